@@ -1,0 +1,58 @@
+"""Parallel maps that behave like the serial ones.
+
+>>> from parallelkit import pmap
+>>> pmap(abs, [-1, 2, -3])
+[1, 2, 3]
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .machine import cpu_count as cpu_count
+    from .maps import imap as imap
+    from .maps import pmap as pmap
+    from .reduce import preduce as preduce
+    from .shared import SharedArray as SharedArray
+    from .shared import share as share
+
+__version__ = "0.1.0"
+
+_ROOMS = {
+    "SharedArray": "shared",
+    "cpu_count": "machine",
+    "imap": "maps",
+    "parallel_map": "maps",
+    "parallel_reduce": "reduce",
+    "pmap": "maps",
+    "preduce": "reduce",
+    "share": "shared",
+}
+_ALIASES = {"parallel_map": "pmap", "parallel_reduce": "preduce"}
+
+__all__ = (  # noqa: F822  found by __getattr__
+    "SharedArray",
+    "cpu_count",
+    "imap",
+    "parallel_map",
+    "parallel_reduce",
+    "pmap",
+    "preduce",
+    "share",
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used (PEP 562): a worker needs none of them."""
+    room = _ROOMS.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{room}", __name__), _ALIASES.get(name, name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

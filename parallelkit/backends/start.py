@@ -1,0 +1,266 @@
+"""How a worker process is started, in the two ways there are.
+
+`ZygoteStarter` has a zygote fork them (POSIX); `SpawnStarter` starts each as a fresh interpreter
+(everywhere).  Neither imports the user's `__main__`, needs a guard in it, forks the caller, or
+listens on an address.  A started worker is a `WorkerProcess`: a process with multiprocessing's
+interface, and the caller's end of its socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from multiprocessing import process
+from typing import Any, Protocol
+
+from .. import zygote
+from ..board import Board
+
+_BOOT = "import sys; sys.path[:] = {path!r}; from parallelkit.{room} import main; main({arguments})"
+
+
+class Starter(Protocol):
+    """A way to start workers, which all write on one board."""
+
+    board: Board
+
+    def start(self, number: int) -> tuple[socket.socket, Popen]:
+        """Start worker `number`; OSError when there is no room for it."""
+
+    def close(self) -> None:
+        """End what it takes to start workers; with a zygote, the workers as well."""
+
+    def forget(self) -> None:
+        """In a forked copy of the caller: let go of what belongs to the original."""
+
+
+class Popen:
+    """What `multiprocessing.process.BaseProcess` asks of a running process.
+
+    `pid` and `sentinel` are None until the worker has introduced itself.
+    """
+
+    def __init__(self) -> None:
+        self.pid: int | None = None
+        self.sentinel: int | None = None
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit code (minus the signal for a killed process), None while it runs."""
+        if self.returncode is None and self.pid is not None:
+            self.returncode = self._ask()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait up to `timeout` seconds for the end, and return the exit code."""
+        if self.returncode is None and self.sentinel is not None:
+            with selectors.DefaultSelector() as waiter:
+                waiter.register(self.sentinel, selectors.EVENT_READ)
+                waiter.select(timeout)
+        return self.poll()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+
+    def terminate(self) -> None:
+        """Ask the process to end."""
+        self._signal(signal.SIGTERM)
+
+    def close(self) -> None:
+        """Let go of the sentinel."""
+        if self.sentinel is not None:
+            os.close(self.sentinel)
+            self.sentinel = None
+
+    def _ask(self) -> int | None:
+        raise NotImplementedError
+
+    def _signal(self, number: int) -> None:
+        # By descriptor, because a number can by now be another process's.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if self.sentinel is not None and hasattr(signal, "pidfd_send_signal"):
+                signal.pidfd_send_signal(self.sentinel, number)
+            elif self.pid is not None:
+                os.kill(self.pid, number)
+
+
+class WorkerProcess(process.BaseProcess):
+    """A worker as a `multiprocessing` process: pid, sentinel, exitcode, is_alive, join, kill."""
+
+    def __init__(self, number: int, popen: Popen) -> None:
+        super().__init__(name=f"parallelkit-{number}", daemon=True)
+        self._popen = popen
+
+    @property
+    def sentinel(self) -> int | None:  # type: ignore[override]
+        """A descriptor that is ready to read when the process has ended, where there is one."""
+        return self._popen.sentinel
+
+    def introduce(self, pid: int, sentinel: int | None) -> None:
+        """Record what the worker said of itself."""
+        self._popen.pid = pid
+        self._popen.sentinel = sentinel
+
+    def let_go(self) -> None:
+        """Free what this end holds of the process."""
+        self._popen.close()
+
+
+class ForkedPopen(Popen):
+    """A process that the zygote forked, and reaps."""
+
+    def __init__(self, starter: ZygoteStarter) -> None:
+        super().__init__()
+        self.starter = starter
+
+    def _ask(self) -> int | None:
+        assert self.pid is not None
+        return self.starter.status(self.pid)
+
+
+class ZygoteStarter:
+    """Starts workers by way of a zygote, itself started at once."""
+
+    def __init__(self) -> None:
+        self.board = Board()
+        self.control, theirs = socket.socketpair()
+        self.lock = threading.Lock()
+        with theirs:
+            # Numbers above both: the copies made for the zygote overwrite neither original.
+            control = max(theirs.fileno(), self.board.fd) + 1
+            arguments = f"{control}, {control + 1}, {os.getpid()}"
+            self.pid = os.posix_spawn(
+                sys.executable,
+                command("zygote", arguments),
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), control),
+                    (os.POSIX_SPAWN_DUP2, self.board.fd, control + 1),
+                ],
+            )
+
+    def start(self, number: int) -> tuple[socket.socket, Popen]:
+        """Have the zygote fork worker `number`."""
+        ours, theirs = socket.socketpair()
+        with theirs, self.lock:
+            request = zygote.REQUEST.pack(zygote.FORK, number)
+            try:
+                socket.send_fds(self.control, [request], [theirs.fileno()])
+            except OSError:
+                ours.close()
+                raise
+        return ours, ForkedPopen(self)
+
+    def status(self, pid: int) -> int | None:
+        """Return the exit code of a worker, None while it runs; unknown ones count as killed."""
+        with self.lock:
+            try:
+                self.control.sendall(zygote.REQUEST.pack(zygote.STATUS, pid))
+                reply = self.control.recv(zygote.REPLY.size)
+            except OSError:
+                reply = b""
+        if len(reply) < zygote.REPLY.size:  # the zygote is dead, and so are its workers
+            return -signal.SIGKILL
+        (status,) = zygote.REPLY.unpack(reply)
+        return None if status == zygote.RUNNING else status
+
+    def close(self) -> None:
+        """End the zygote and every worker, and wait for that."""
+        self.control.close()
+        self.board.close()
+        with contextlib.suppress(ChildProcessError):  # someone else's os.wait() reaped it
+            os.waitpid(self.pid, 0)
+
+    def forget(self) -> None:
+        """In a forked copy of the caller: let go of what belongs to the original."""
+        self.control.close()
+        self.board.close()
+
+
+class SpawnedPopen(Popen):
+    """A process of the caller's own.  Its standard input tells it that the caller is gone."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        super().__init__()
+        self.child = child
+
+    def _ask(self) -> int | None:
+        return self.child.poll()
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait up to `timeout` seconds for the end, and return the exit code."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.returncode = self.child.wait(timeout)
+        return self.returncode
+
+    def close(self) -> None:
+        """Let go of the process, which ends if it has not."""
+        super().close()
+        if self.child.stdin is not None:
+            self.child.stdin.close()
+        self.child.kill()
+        self.child.wait()
+
+    def _signal(self, number: int) -> None:
+        self.child.send_signal(number)
+
+
+class SpawnStarter:
+    """Starts every worker as an interpreter of its own."""
+
+    def __init__(self) -> None:
+        self.board = Board(portable=True)
+
+    def start(self, number: int) -> tuple[socket.socket, Popen]:
+        """Start an interpreter as worker `number`."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                child = self._spawn(theirs, number)
+            except OSError:
+                ours.close()
+                raise
+        return ours, SpawnedPopen(child)
+
+    def _spawn(self, theirs: socket.socket, number: int) -> subprocess.Popen[bytes]:
+        if os.name == "posix":
+            arguments = f"{theirs.fileno()}, {self.board.fd}, {number}"
+            passed = (theirs.fileno(), self.board.fd)
+            line = command("spawned", arguments)
+            return subprocess.Popen(line, stdin=subprocess.PIPE, pass_fds=passed)
+        line = command("spawned", f"-1, {self.board.name!r}, {number}")
+        child = subprocess.Popen(line, stdin=subprocess.PIPE)
+        assert child.stdin is not None
+        shared = theirs.share(child.pid)  # type: ignore[attr-defined]  # Windows has it
+        child.stdin.write(len(shared).to_bytes(4, "little") + shared)
+        child.stdin.flush()
+        return child
+
+    def close(self) -> None:
+        """Nothing but the board is kept: workers see their sockets close."""
+        self.board.close()
+
+    forget = close
+
+
+def command(room: str, arguments: str) -> list[str]:
+    """Return the command line of an interpreter like this one that runs `main` of `room`."""
+    boot = _BOOT.format(path=sys.path, room=room, arguments=arguments)
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return [sys.executable, *flags, "-c", boot]
+
+
+def default() -> type[Any]:
+    """Return the way of starting workers for this system, or the one the environment names."""
+    name = os.environ.get("PARALLELKIT_START") or ("zygote" if os.name == "posix" else "spawn")
+    starters = {"zygote": ZygoteStarter, "spawn": SpawnStarter}
+    if name not in starters:
+        raise ValueError(f"PARALLELKIT_START must be zygote or spawn, got {name!r}")
+    return starters[name]

@@ -1,0 +1,234 @@
+"""Workers that wait between runs, and the caller's end of each.
+
+Workers are taken for one run and given back after it, so runs in several threads never share one.
+They outlive the run because starting costs: a warm one answers in some 50 us, a cold one in 2 ms,
+the first of all in 30.  Those that idle leave by themselves.  At the end of the interpreter all
+are ended; a forked copy of the process forgets them, for they serve the original.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import heapq
+import os
+import socket
+import threading
+from collections import deque
+
+from .. import wire
+from ..board import SLOTS
+from ..wire import Message, Outbox, Reader
+from .start import Starter, WorkerProcess, default
+
+
+class Link:
+    """The caller's end of one worker."""
+
+    def __init__(self, number: int, sock: socket.socket, process: WorkerProcess, pool: Pool) -> None:
+        sock.setblocking(False)
+        self.number = number
+        self.sock = sock
+        self.process = process
+        self.pool = pool
+        self.reader = Reader(sock)
+        self.outbox = Outbox(sock)
+        self.slot = pool.starter.board.slot(number)
+        self.context: bytes | None = None
+        self.learned = 0
+        self.chunks: deque[range] = deque()
+
+    def read(self) -> list[Message]:
+        """Receive what is there.
+
+        Raises:
+            EOFError: The worker is gone.
+            BlockingIOError: Nothing is there.
+        """
+        if self.process.pid is not None:
+            try:
+                return self.reader.read()
+            except ConnectionError as error:  # it died with unread messages in its socket
+                raise EOFError from error
+        return self._introduced()
+
+    def _introduced(self) -> list[Message]:
+        hello, fds, _, _ = socket.recv_fds(self.sock, wire.HEADER.size, 1)
+        if len(hello) < wire.HEADER.size:
+            raise EOFError
+        message = Message(*_unpacked(hello))
+        self.process.introduce(message.first, fds[0] if fds else None)
+        return [message]
+
+    def say(self, message: Message) -> None:
+        """Send a message, or keep what the socket does not take yet."""
+        self.outbox.put(wire.frame(message))
+
+    def alive(self) -> bool:
+        """Return whether the worker still listens."""
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Let go of the worker, which then ends by itself if it is not busy."""
+        self.sock.close()
+        self.process.let_go()
+
+
+def _unpacked(header: bytes) -> tuple[int, bytes, int, int, float]:
+    kind, _, first, second, seconds = wire.HEADER.unpack(header)
+    return kind, b"", first, second, seconds
+
+
+class Pool:
+    """The workers of one starter."""
+
+    def __init__(self, starter: Starter) -> None:
+        self.starter = starter
+        self.lock = threading.Lock()
+        self.idle: list[Link] = []
+        self.busy: set[Link] = set()
+        self.free: list[int] = []
+        self.used = 0
+        self.retired = False
+
+    def take(self, count: int, context: bytes) -> list[Link]:
+        """Return up to `count` warm workers, those that have `context` in force first."""
+        with self.lock:
+            self.idle.sort(key=lambda link: link.context == context)
+            taken = [self.idle.pop() for _ in range(min(count, len(self.idle)))]
+            self.busy.update(taken)
+        for link in taken:
+            if not link.alive():
+                self.bury(link)
+        return [link for link in taken if link in self.busy]
+
+    def start(self) -> Link:
+        """Return a new worker, which may not be up yet; OSError when there is no room for it."""
+        with self.lock:
+            if not self.free and self.used == SLOTS:
+                raise OSError(f"there are {SLOTS} workers already")
+            if not self.free:
+                self.free.append(self.used)
+                self.used += 1
+            number = heapq.heappop(self.free)
+        try:
+            sock, popen = self.starter.start(number)
+        except BaseException:
+            with self.lock:
+                heapq.heappush(self.free, number)
+            raise
+        link = Link(number, sock, WorkerProcess(number, popen), self)
+        link.slot.clear()
+        with self.lock:
+            self.busy.add(link)
+        return link
+
+    def give_back(self, link: Link) -> None:
+        """Keep a worker that has nothing to do for another run."""
+        if self.retired or link.outbox:
+            self.bury(link)
+            return
+        with self.lock:
+            self.busy.discard(link)
+            self.idle.append(link)
+
+    def bury(self, link: Link) -> None:
+        """Let go of a worker that is dead, or shall be."""
+        link.close()
+        with self.lock:
+            if link in self.busy:
+                self.busy.remove(link)
+                heapq.heappush(self.free, link.number)
+        self._rest()
+
+    def retire(self) -> None:
+        """End the idle workers now, and the others when they are given back."""
+        with self.lock:
+            self.retired = True
+            idle, self.idle = self.idle, []
+        for link in idle:
+            link.close()
+        self._rest()
+
+    def _rest(self) -> None:
+        with self.lock:
+            over = self.retired and not self.busy
+            self.retired = self.retired and not over
+        if over:
+            self.starter.close()
+
+    def forget(self) -> None:
+        """In a forked copy of the process: close what belongs to the original."""
+        for link in (*self.idle, *self.busy):
+            with contextlib.suppress(OSError):
+                link.sock.close()
+        self.starter.forget()
+
+
+_lock = threading.Lock()
+_current: tuple[object, Pool] | None = None
+
+
+def pool() -> Pool:
+    """Return the pool whose workers are what they would be if they were started now."""
+    global _current
+    starter = default()
+    key = (starter, _identity(1), _identity(2))
+    with _lock:
+        if _current is not None and _current[0] == key:
+            return _current[1]
+        old, _current = _current, (key, Pool(starter()))
+    if old is not None:
+        old[1].retire()
+    return _current[1]
+
+
+def warmth() -> tuple[bool, int]:
+    """Return whether workers can be forked at once, and how many are up already."""
+    return _current is not None, len(_current[1].idle) if _current else 0
+
+
+def shut() -> None:
+    """End every worker, and all it takes to start one.  The next run starts anew."""
+    global _current
+    with _lock:
+        old, _current = _current, None
+    if old is not None:
+        old[1].retire()
+
+
+def _shut_at_exit() -> None:
+    with contextlib.suppress(OSError):
+        if _current is not None:
+            busy = _current[1].busy
+            shut()
+            for link in tuple(busy):  # of a run that another thread or a forgotten iterator holds
+                link.process.kill()
+                link.pool.bury(link)
+
+
+def _forget() -> None:
+    global _current, _lock
+    _lock = threading.Lock()
+    if _current is not None:
+        _current[1].forget()
+        _current = None
+
+
+def _identity(fd: int) -> object:
+    """Return what descriptor `fd` leads to: workers print there, so it is part of what they are."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+atexit.register(_shut_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

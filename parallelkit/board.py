@@ -1,0 +1,108 @@
+"""The status board: one small shared page on which every worker says what it is doing.
+
+A worker owns one slot and writes there before each item (before each few, where items are fast);
+the caller reads it when a worker has died or is late.  No lock: a slot has one writer, and its
+readers look only when that writer is gone or can be wrong about the latest item alone.
+
+Holds the page and the meaning of its words; leaves to others when to write and what to conclude.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import secrets
+import sys
+import tempfile
+
+SLOTS = 4096
+"""How many workers one board has room for: 64 bytes each, 256 KiB, touched only where used."""
+
+_WORDS = 8  # 64-bit words in a slot: one cache line, so that neighbours never share one
+_SIZE = SLOTS * _WORDS * 8
+_POSITION, _COUNT, _SINCE = range(3)
+
+
+class Slot:
+    """One worker's line on the board."""
+
+    __slots__ = ("words",)
+
+    def __init__(self, words: memoryview) -> None:
+        self.words = words
+
+    def stamp(self, position: int, count: int, since: int) -> None:
+        """Say that the `count` items from `position` on began at `since` (nanoseconds)."""
+        words = self.words
+        words[_POSITION] = position
+        words[_COUNT] = count
+        words[_SINCE] = since
+
+    def clear(self) -> None:
+        """Say that no item is being worked on."""
+        self.words[_COUNT] = 0
+
+    def read(self) -> range:
+        """Return the positions being worked on, of which one is running now."""
+        position, count = self.words[_POSITION], self.words[_COUNT]
+        return range(position, position + count)
+
+
+class Board:
+    """The shared page.
+
+    `Board()` makes one, nameless where the system can; elsewhere it has a `name`, which lasts as
+    long as somebody has it mapped.  `portable` asks for the way that needs no Linux.
+    """
+
+    def __init__(self, portable: bool = False) -> None:
+        self.name: str | None = None
+        self.fd = -1
+        if os.name == "nt":
+            self.name = f"parallelkit-{os.getpid()}-{secrets.token_hex(8)}"
+        else:
+            self.fd = _unlinked() if portable else _nameless()
+            os.ftruncate(self.fd, _SIZE)
+        self._words = _words(self.fd if self.name is None else self.name)
+
+    def slot(self, number: int) -> Slot:
+        """Return slot `number`, which is below `SLOTS`."""
+        return _slot(self._words, number)
+
+    def close(self) -> None:
+        """Close the descriptor; slots handed out keep the page itself."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def attach(where: int | str, number: int) -> Slot:
+    """Return slot `number` of the board that has descriptor or name `where`."""
+    return _slot(_words(where), number)
+
+
+def _slot(words: memoryview, number: int) -> Slot:
+    return Slot(words[number * _WORDS : (number + 1) * _WORDS])
+
+
+def _words(where: int | str) -> memoryview:
+    if isinstance(where, str):
+        page = mmap.mmap(-1, _SIZE, where)  # the third argument is the name, on Windows
+    else:
+        page = mmap.mmap(where, _SIZE)
+    return memoryview(page).cast("q")
+
+
+def _nameless() -> int:
+    """Return the descriptor of shared memory that has no name and so cannot be left behind."""
+    if sys.platform == "linux":
+        try:
+            return os.memfd_create("parallelkit-board", os.MFD_CLOEXEC)
+        except OSError:  # a kernel or a sandbox without it
+            return _unlinked()
+    return _unlinked()
+
+
+def _unlinked() -> int:
+    with tempfile.TemporaryFile(prefix="parallelkit-") as file:
+        return os.dup(file.fileno())

@@ -1,0 +1,143 @@
+"""How much to hand out at a time, and whether workers are worth starting.
+
+A chunk costs the same journey whatever its size, and starting workers costs one launch.  `Pace`
+learns what an item costs and weighs it against these two: how many items make the journey cheap
+without starving the other workers near the end, how long the caller works by itself before it
+decides again, and whether the work that remains repays a launch.
+
+Times are seconds, counts are items.  `Pace` is told durations and never looks at a clock; who gets
+a chunk, and when, is left to `scheduler`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+JOURNEY = 6e-6  # caller's CPU time per chunk, sent and received (measured over a socket pair)
+SHORTEST = 200e-6  # twenty journeys of 10 us: what a chunk costs is then 5 % of what it does
+LONGEST = 4e-3  # so short that a second one may wait behind it and hide the journey
+ROUND = 6  # times the caller's journeys to all workers, which it must not spend its time on
+SHARES = 4  # chunks per worker that the rest is cut into; 2 to 8 differ by 1 % (simulate)
+GROWTH = 2  # a chunk is at most so many times what was measured: an unknown cost is met in steps
+
+PROBE = 1e-3  # what the caller runs before a measured price is believed (first calls are dear)
+SLICE = 2e-3  # the caller's shortest turn after that: a decision, some 5 us, is then 0.3 % of it
+LONGEST_SLICE = 20e-3  # and its longest, so that costs which rise late still bring workers
+STRIDE = 16  # a turn is at most so many times what was measured, or a slow item would hold up many
+
+CARRIAGE = 0.2e-6  # to pickle an item and its result, both ways: between an int and a small dict
+MARGIN = 1.15  # working together must win by 15 % on paper, or noise would make it lose
+
+
+@dataclass(slots=True)
+class Pace:
+    """The price of one item, learned as the run goes, and the prices it is weighed against.
+
+    Args:
+        item: Seconds per item, where an earlier call has measured it.
+        launch: Seconds until workers that are asked for work: 25 ms when they must be started on
+            the machine this was measured on, 0.15 ms when they are there.
+        carriage: Seconds to pickle and unpickle one item and its result; None until measured.
+    """
+
+    item: float | None = None
+    launch: float = 0.025
+    carriage: float | None = None
+    seen: int = 0
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Let a remembered price count as much as a probe would."""
+        if self.item is not None and not self.seen:
+            self.item = max(self.item, 1e-9)
+            self.seen = max(1, round(PROBE / self.item))
+            self.seconds = max(PROBE, self.seen * self.item)
+
+    def observe(self, items: int, seconds: float, carriage: float | None = None) -> None:
+        """Learn from `items` items that took `seconds` seconds."""
+        self.seen += items
+        self.seconds += seconds
+        # Over all items, not the newest: workers report dear chunks late, so that the newest
+        # prices are too low in the beginning.  A clock may say 0.0 for a fast item.
+        self.item = self.seconds / self.seen or 1e-9
+        if carriage is not None:
+            old = self.carriage
+            # The first measurement may have been interrupted, so a later one halves its weight.
+            self.carriage = carriage if old is None else (old + min(carriage, 4 * old)) / 2
+
+    def chunk(self, left: int, workers: int) -> int:
+        """Return how many items to send next to one of `workers`, of `left` not yet sent."""
+        item = self.item
+        if item is None or left <= workers:
+            return 1
+        if self.carriage and workers * self.carriage > 2 * item:
+            # The caller, who carries one way, cannot feed more: shares are of those it can.
+            workers = int(2 * item / self.carriage) + 1
+        rest = left * item
+        # Chunks of t seconds cost the caller rest / t journeys, and the last of them may end t
+        # later than it could: their sum is least where t is the root.
+        best = max(rest / (SHARES * workers), sqrt(rest * JOURNEY))
+        seconds = max(best, min(SHORTEST, rest / workers))
+        longest = max(LONGEST, ROUND * workers * JOURNEY)
+        return max(1, int(min(min(seconds, longest) / item, GROWTH * self.seen)))
+
+    def budget(self) -> float:
+        """Return for how long the caller works by itself before it decides again."""
+        if self.seconds < PROBE:
+            return PROBE
+        # In proportion to what was spent, so that a long run in the caller has few decisions.
+        return min(max(SLICE, self.seconds / 4), LONGEST_SLICE)
+
+    def turn(self, budget: float) -> int:
+        """Return how many items the caller should hold for `budget` seconds of work."""
+        if self.item is None:
+            return 1  # it may be a long one, and what lies behind it would wait with it
+        return max(1, int(min(STRIDE * self.seen, 2 * budget / self.item)))
+
+    def worthwhile(self, left: int | None, workers: int) -> bool:
+        """Return whether starting `workers` workers is expected to end the run sooner.
+
+        `left` is how many items are not done, None when that cannot be told.
+        """
+        if self.item is None or self.seconds < PROBE:
+            return False
+        return self._pays(self.item, left, workers)
+
+    def stuck(self, elapsed: float, left: int | None, workers: int) -> bool:
+        """Return the same while the caller is in an item that has taken `elapsed` so far.
+
+        That is a lower bound of what the item costs, and the only news of it; so it stands for
+        the others too, and the item itself is counted in `left`.
+        """
+        return self._pays((self.seconds + elapsed) / (self.seen + 1), left, workers, elapsed)
+
+    def _pays(self, item: float, left: int | None, workers: int, elapsed: float = 0.0) -> bool:
+        carriage = CARRIAGE if self.carriage is None else self.carriage
+        if left is None:
+            # Length unknown: pay for a launch once as much was spent without one, so the total is
+            # at most twice the best choice in hindsight (the ski-rental bound: Karlin et al.,
+            # Competitive snoopy caching, Algorithmica 3, 1988).
+            spent = self.seconds + elapsed
+            share = max((item + carriage) / workers, carriage)
+            return spent >= self.launch and item > MARGIN * share
+        if left < 2:
+            return False
+        crew = min(workers, left)
+        together = max((item + carriage) * left / crew, carriage * left)
+        return item * left > MARGIN * (self.launch + together)
+
+
+def split(chunk: range, holes: Sequence[int]) -> Iterator[range]:
+    """Yield the parts of `chunk` between `holes`, which are left out, in order.
+
+    Outcomes are stored and given in these parts; each hole is a part of its own.
+    """
+    start = chunk.start
+    for hole in sorted(holes):
+        if start < hole:
+            yield range(start, hole)
+        start = hole + 1
+    if start < chunk.stop:
+        yield range(start, chunk.stop)

@@ -1,0 +1,85 @@
+"""What the caller's surroundings are, so that a worker can have the same.
+
+A worker outlives calls, and between them a script may change directory, extend `sys.path`, set a
+variable or silence a warning.  Holds what is captured and how it is put in force; leaves to others
+when to send it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import warnings
+from typing import Any
+
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
+"""How numerical libraries are told how many threads to start; each reads its own when loaded."""
+
+
+def capture(share: int) -> bytes:
+    """Return the surroundings of this process, for a worker that may use `share` CPUs.
+
+    A numerical library in a worker starts `share` threads, unless the environment says otherwise,
+    and a `pmap` inside a worker has `share` CPUs to itself.
+    """
+    environment = dict(os.environ)
+    for name in _THREADS:
+        environment.setdefault(name, str(share))
+    environment["PARALLELKIT_WORKERS"] = str(share)
+    try:
+        directory = os.getcwd()
+    except OSError:  # it was deleted
+        directory = None
+    settings = (list(sys.path), list(sys.argv), directory, environment, _levels(), _filters())
+    return pickle.dumps(settings, 5)
+
+
+def put_in_force(captured: bytes) -> None:
+    """Make the surroundings of this process those that were captured."""
+    path, argv, directory, environment, levels, filters = pickle.loads(captured)
+    sys.path[:] = path
+    sys.argv[:] = argv
+    if directory is not None:
+        _enter(directory)
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    for name, value in environment.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+    if levels:
+        import logging  # 10 ms, and few scripts set a level
+
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+    warnings.resetwarnings()  # which also makes Python forget what it has shown already
+    warnings.filters.extend(filters)  # type: ignore[attr-defined]
+
+
+def _enter(directory: str) -> None:
+    try:
+        os.chdir(directory)
+    except OSError:  # gone or closed to us: relative paths will say so where they are used
+        return
+
+
+def _levels() -> dict[str, int]:
+    """Return the level of every logger that has one of its own; the root's name is empty."""
+    logging = sys.modules.get("logging")
+    if logging is None:
+        return {}
+    loggers: dict[str, Any] = {"": logging.root, **logging.root.manager.loggerDict}
+    return {name: level for name, each in loggers.items() if (level := getattr(each, "level", 0))}
+
+
+def _filters() -> list[tuple[Any, ...]]:
+    """Return the warnings filters, but for those whose category only this script knows."""
+    return [each for each in warnings.filters if each[2].__module__ != "__main__"]

@@ -1,0 +1,239 @@
+"""Exceptions that travel: from the worker where one was raised to the caller, who sees it as itself.
+
+Pickle alone loses an exception's cause, context and traceback, and calls its class's `__init__`
+with arguments that this may not take.  Here they all go along, and what still cannot travel is
+replaced by a `RemoteError` that tells its type and text.  The traceback becomes a note, without
+parallelkit's own frames.  Naming the item is left to the caller.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol
+
+from .errors import RemoteError
+
+MOST = 32
+"""Exceptions that travel together, at most: chained in a loop that retries, they could be thousands."""
+
+FRAMES = 40
+"""Frames of a traceback that are told at either end; deep recursion has a thousand between them."""
+
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+class Carrier(Protocol):
+    """What turns objects into bytes and back: one side of a codec."""
+
+    def dumps(self, obj: object) -> bytes: ...
+    def loads(self, frame: bytes) -> Any: ...
+
+
+class _Plain:
+    """The carrier of those who have none."""
+
+    dumps = staticmethod(pickle.dumps)
+    loads = staticmethod(pickle.loads)
+
+
+class Link(NamedTuple):
+    """How one exception hangs together with the others, by their numbers, and where it came from."""
+
+    cause: int | None
+    context: int | None
+    suppress: bool
+    traceback: str
+
+
+def pack_error(error: BaseException, carrier: Carrier = _Plain) -> bytes:
+    """Return `error`, and what led to it, as bytes for `unpack_error`; this never fails.
+
+    Exceptions of `__main__` arrive as the caller's own only through the `carrier` that knows the
+    run's definitions.
+    """
+    family = _family(error)
+    links = [_link(one, family) for one in family]
+    try:
+        body = _verified(family, links, carrier)
+    except BaseException:  # pickling runs the user's code, which can raise anything
+        body = _salvaged(family, links, carrier)
+    return pickle.dumps((body, _told(error), links[0].traceback), 5)
+
+
+def unpack_error(frame: bytes | bytearray | memoryview, carrier: Carrier = _Plain) -> BaseException:
+    """Return the exception that `pack_error` packed, its worker's tracebacks as notes."""
+    body, told, traceback = pickle.loads(frame)
+    try:
+        family, links = carrier.loads(body)
+    except BaseException as error:  # it loaded in the worker; here a module may be missing
+        family, links = [_remote(told, error)], [Link(None, None, False, traceback)]
+    for one, link in zip(family, links, strict=True):
+        one.__cause__ = None if link.cause is None else family[link.cause]
+        one.__context__ = None if link.context is None else family[link.context]
+        one.__suppress_context__ = link.suppress
+        if link.traceback:
+            _note(one, link.traceback)
+    first: BaseException = family[0]
+    return first
+
+
+def _family(error: BaseException) -> list[BaseException]:
+    """Return `error` and, nearest first, all it names as cause, context or member: `MOST` at most."""
+    family = [error]
+    seen = {id(error)}
+    for one in family:  # grows meanwhile
+        for relative in _relatives(one):
+            if id(relative) not in seen and len(family) < MOST:
+                seen.add(id(relative))
+                family.append(relative)
+    return family
+
+
+def _relatives(error: BaseException) -> Iterator[BaseException]:
+    if error.__cause__ is not None:
+        yield error.__cause__
+    if error.__context__ is not None:
+        yield error.__context__
+    if isinstance(error, BaseExceptionGroup):
+        yield from error.exceptions
+
+
+def _link(error: BaseException, family: list[BaseException]) -> Link:
+    numbers = {id(one): number for number, one in enumerate(family)}
+    return Link(
+        numbers.get(id(error.__cause__)),
+        numbers.get(id(error.__context__)),
+        error.__suppress_context__,
+        _traceback(error),
+    )
+
+
+def _verified(family: list[BaseException], links: list[Link], carrier: Carrier) -> bytes:
+    """Return the whole family as bytes that were seen to load."""
+    body = carrier.dumps((family, links))
+    loaded, _ = carrier.loads(body)
+    for one, copy in zip(family, loaded, strict=True):
+        if type(one) is not type(copy):
+            raise pickle.PicklingError(f"{type(one).__name__} comes back as {type(copy).__name__}")
+    return body
+
+
+def _salvaged(family: list[BaseException], links: list[Link], carrier: Carrier) -> bytes:
+    """Return the family as bytes, with a stand-in for each member that cannot travel."""
+    chosen: dict[int, BaseException] = {}
+    for one in reversed(family):  # members of a group come after it, and must be known before
+        chosen[id(one)] = _fit(one, chosen, carrier)
+    members = [chosen[id(one)] for one in family]
+    try:
+        return _verified(members, links, carrier)
+    except BaseException:  # each can travel, but not together
+        return pickle.dumps(([_remote(_told(one)) for one in family], links), 5)
+
+
+def _fit(error: BaseException, chosen: dict[int, BaseException], carrier: Carrier) -> BaseException:
+    """Return `error` if it can travel, a group of fitting members if it is one, else a stand-in."""
+    try:
+        if isinstance(error, BaseExceptionGroup):
+            error = _regrouped(error, chosen)
+        _verified([error], [], carrier)
+    except BaseException as reason:
+        return _remote(_told(error), reason)
+    return error
+
+
+def _regrouped(
+    group: BaseExceptionGroup[BaseException], chosen: dict[int, BaseException]
+) -> BaseException:
+    members = [chosen.get(id(one), one) for one in group.exceptions]
+    if all(new is old for new, old in zip(members, group.exceptions, strict=True)):
+        return group
+    return group.derive(members)
+
+
+def _remote(told: str, reason: BaseException | None = None) -> RemoteError:
+    text = told if reason is None else f"{told}\n(sent as text, because {_told(reason)})"
+    return RemoteError(text)
+
+
+def _told(error: BaseException) -> str:
+    """Return the type and text of any exception, even of one whose `__str__` raises."""
+    kind = type(error)
+    name = kind.__qualname__
+    if kind.__module__ not in ("builtins", "__main__"):
+        name = f"{kind.__module__}.{name}"
+    try:
+        text = str(error)
+    except BaseException as failed:  # it is the user's code
+        text = f"<its __str__ raised {type(failed).__name__}>"
+    return f"{name}: {text}" if text else name
+
+
+def _note(error: BaseException, traceback: str) -> None:
+    try:
+        error.add_note(traceback)
+    except Exception:  # a class may have `__notes__` of its own, or refuse attributes
+        return
+
+
+def _traceback(error: BaseException) -> str:
+    """Return the user's frames as text, or nothing if there are none."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
+        frames = frames.tb_next
+    if frames is None:
+        return ""
+    try:
+        lines = _formatted(frames)
+    except Exception:  # reading source lines runs loaders of others
+        lines = ["  (which could not be told)\n"]
+    return f"Traceback in worker {os.getpid()} (most recent call last):\n{''.join(lines).rstrip()}"
+
+
+def _formatted(frames: TracebackType) -> list[str]:
+    import traceback  # not needed until something fails, and 4 ms to import
+
+    stack = traceback.extract_tb(frames)
+    missing = len(stack) - 2 * FRAMES
+    if missing <= 0:
+        return stack.format()
+    first, last = (
+        traceback.StackSummary.from_list(part) for part in (stack[:FRAMES], stack[-FRAMES:])
+    )
+    return [*first.format(), f"  [{missing} frames left out]\n", *last.format()]
+
+
+def keeps_default_reduce(kind: type[BaseException]) -> bool:
+    """Whether pickle would rebuild a `kind` by calling an `__init__` written in Python.
+
+    It would do so with `args`, which are what the class's author passed to `super().__init__`, not
+    what that `__init__` takes: it fails, or builds something else (python/cpython#44791).
+    """
+    function = type(_told)
+    if any(isinstance(method, function) for method in (kind.__reduce__, kind.__reduce_ex__)):
+        return False
+    return isinstance(kind.__init__, function) or isinstance(kind.__new__, function)
+
+
+def reduce_error(error: BaseException) -> tuple[Any, ...]:
+    """Return what makes pickle rebuild `error` without calling its class's `__init__`."""
+    kind, args, *state = error.__reduce__()  # type: ignore[misc]
+    return (revive, (kind, args), *state)
+
+
+def revive(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    """Return a `kind` with these `args`, made as its built-in base makes one.
+
+    Example:
+        >>> revive(FileNotFoundError, (2, "gone")).errno
+        2
+    """
+    base: Callable[..., Any] = next(
+        cls for cls in kind.__mro__ if getattr(builtins, cls.__name__, None) is cls
+    )
+    error: BaseException = base.__new__(kind, *args)  # type: ignore[attr-defined]
+    base.__init__(error, *args)  # type: ignore[misc]
+    return error

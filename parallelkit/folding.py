@@ -1,0 +1,86 @@
+"""A reduction whose shape depends on positions alone.
+
+Values are combined as a binary tree over their positions: a *block* is the fold of `2**k` values
+that begin at a multiple of `2**k`, always made of its two halves.  Any chunk, wherever it begins
+and ends, folds into a few such blocks, and neighbours that complete a larger block are combined;
+so the value is the same, bit for bit, for any chunks, workers and backend.  Only associativity is
+asked of the operation: the operands keep their order.
+
+(Pairwise summation of floats is this tree; its error grows with `log n` where a loop's grows with
+`n`: Higham, SIAM J. Sci. Comput. 14, 1993.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+Operation = Callable[[Any, Any], Any]
+
+
+class Block(NamedTuple):
+    """The fold of the `size` values from `start` on."""
+
+    start: int
+    size: int
+    value: Any
+
+
+def fold(op: Operation, start: int, values: Sequence[Any]) -> list[Block]:
+    """Return the blocks, in order, that the values at positions `start` onwards fold into."""
+    blocks = []
+    stop = start + len(values)
+    position = start
+    while position < stop:
+        size = _largest(position, stop)
+        part = values[position - start : position - start + size]
+        blocks.append(Block(position, size, _halve(op, part)))
+        position += size
+    return blocks
+
+
+def _largest(start: int, stop: int) -> int:
+    """Return the size of the largest block that begins at `start` and ends by `stop`."""
+    room = 1 << ((stop - start).bit_length() - 1)
+    return min(room, start & -start) if start else room
+
+
+def _halve(op: Operation, values: Sequence[Any]) -> Any:
+    """Fold a power of two of values: neighbours first, then neighbours of these, and so on."""
+    while len(values) > 1:
+        # A comprehension, not map(): an operation that raises StopIteration must not end it early.
+        values = [op(left, right) for left, right in zip(values[::2], values[1::2], strict=True)]
+    return values[0]
+
+
+class Tree:
+    """Blocks as they arrive in order, combined as far as they go."""
+
+    def __init__(self, op: Operation) -> None:
+        self.op = op
+        self._blocks: list[Block] = []
+
+    def add(self, blocks: Sequence[Block]) -> None:
+        """Add the blocks that follow those added so far."""
+        for block in blocks:
+            self._blocks.append(block)
+            self._combine()
+
+    def _combine(self) -> None:
+        while len(self._blocks) > 1:
+            left, right = self._blocks[-2:]
+            if left.size != right.size or left.start % (2 * left.size):
+                return
+            value = self.op(left.value, right.value)
+            self._blocks[-2:] = [Block(left.start, 2 * left.size, value)]
+
+    def total(self) -> Any:
+        """Return the fold of everything added, which is at least one block.
+
+        What is left are blocks of falling size: the last, smallest ones are combined first, so the
+        shape depends on nothing but how many values there were.
+        """
+        *rest, last = [block.value for block in self._blocks]
+        for value in reversed(rest):
+            last = self.op(value, last)
+        return last

@@ -1,0 +1,88 @@
+"""A helper thread for as long as the caller runs items that may be long.
+
+The caller works too until workers are up, and nobody may wait for it: the guard tells the run when
+an item takes longer than a probe should, starts workers, and keeps them supplied.  What only the
+caller's thread may do (pull from the caller's iterator, hand over results) it leaves in line.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from . import events
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+_CALLERS = (events.Give, events.Fail, events.Finish, events.Pull, events.Work)
+"""Commands that only the caller's own thread carries out."""
+
+
+class Guard:
+    """A `with` block in which the engine goes on by itself.
+
+    What goes wrong in the helper thread is raised at the block's end, in the caller's thread.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.over = False
+        self.alarm = _thread.allocate_lock()
+        self.acting = _thread.allocate_lock()  # held by whoever may touch the engine
+        self.error: BaseException | None = None
+
+    def __enter__(self) -> None:
+        self.alarm.acquire()
+        backend = self.engine.backend
+        if backend is not None:
+            backend.wakeable()
+        # A bare thread costs 9 us to start (measured), threading.Thread four times that.
+        with contextlib.suppress(RuntimeError):  # no room for a thread: go without
+            _thread.start_new_thread(self._attend, ())
+
+    def __exit__(self, *_: object) -> None:
+        self.over = True
+        self.alarm.release()
+        if self.engine.backend is not None:
+            self.engine.backend.wake()
+        with self.acting:
+            if self.error is not None:
+                raise self.error
+
+    def _attend(self) -> None:
+        engine = self.engine
+        try:
+            while not self.over:
+                if engine.backend is None and not self._alarmed():
+                    return
+                with self.acting:
+                    if self.over:
+                        return
+                    self._act()
+        except BaseException as error:  # it is the caller's to hear
+            self.error = error
+
+    def _alarmed(self) -> bool:
+        """Wait for the run's deadline; return False when the caller was done first."""
+        deadline = self.engine.run.deadline
+        timeout = -1.0 if deadline is None else max(0.0, deadline - perf_counter())
+        return not self.alarm.acquire(True, timeout)
+
+    def _act(self) -> None:
+        engine = self.engine
+        if engine.backend is None:
+            engine.events.append(events.Tick())
+        engine.step()
+        kept = []
+        while engine.todo:
+            command = engine.todo.popleft()
+            if isinstance(command, _CALLERS):
+                kept.append(command)
+            else:
+                engine._obey(command)
+                if engine.backend is not None:
+                    engine.backend.wakeable()
+        engine.todo.extend(kept)

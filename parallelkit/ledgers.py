@@ -1,0 +1,323 @@
+"""What a run may do, and what it must remember: who holds which positions, what was given.
+
+`Limits` says the one; the other stands in five ledgers, which keep themselves consistent and decide
+nothing.  The decisions are `scheduler`'s.
+
+Positions are kept as ranges, so no ledger grows with the number of items, only with the number of
+chunks in the air and of items that failed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from parallelkit.chunking import split
+from parallelkit.events import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the caller allows.  Counts are items, times are seconds.
+
+    Args:
+        workers: How many workers may be started.
+        ordered: Outcomes are given in the order of the input, else as they come.
+        retries: How often an item that failed is tried again.
+        timeout: How long one item may take.
+        keep_errors: A failed item's outcome is given in its place; otherwise it ends the run.
+        home: The caller may run items, which excludes `timeout`, `retries` and `keep_errors`.
+        chunksize: How many items are handed out at a time, where the user has fixed it.
+        ahead: How many chunks per worker may lie between the input and the caller; None: any
+            number.
+        grace: How long after a failure that ends the run the items before it are waited for, so
+            that it ends with the failure a loop would have met first; None: until they are done.
+    """
+
+    workers: int
+    ordered: bool = True
+    retries: int = 0
+    timeout: float | None = None
+    keep_errors: bool = False
+    home: bool = True
+    chunksize: int | None = None
+    ahead: int | None = None
+    grace: float | None = 0.1
+
+
+@dataclass(slots=True)
+class Input:
+    """What is known of the input, and the pulled positions that nobody holds.
+
+    `alone` are positions to be handed out one by one, before the `waiting` blocks; `queued` counts
+    both.  All positions below `reached` were handed out at least once.  `price` is what it takes
+    to pull one item.  From `stop` on, where it is set, positions are no longer wanted.
+    """
+
+    length: int | None = None
+    pulled: int = 0
+    exhausted: bool = False
+    asked: float | None = None
+    price: float | None = None
+    waiting: deque[range] = field(default_factory=deque)
+    alone: deque[int] = field(default_factory=deque)
+    queued: int = 0
+    reached: int = 0
+    stop: int | None = None
+
+    def begin(self, length: int | None, pulled: int) -> None:
+        """Record what is known when the run begins."""
+        self.length = length
+        self.exhausted = length is not None and pulled >= length
+        self._append(pulled)
+
+    def arrive(self, count: int, last: bool, now: float) -> None:
+        """Record `count` items that were pulled."""
+        if self.asked is not None and count:
+            price = (now - self.asked) / count
+            # Half of the weight goes to the newest: an input may stall and recover.
+            self.price = price if self.price is None else (self.price + price) / 2
+        self.asked = None
+        self.exhausted = last
+        self._append(count)
+
+    def _append(self, count: int) -> None:
+        start = self.pulled
+        self.pulled += count
+        if not count or self.stop is not None:
+            return
+        self.queued += count
+        if self.waiting and self.waiting[-1].stop == start:
+            self.waiting[-1] = range(self.waiting[-1].start, self.pulled)
+        else:
+            self.waiting.append(range(start, self.pulled))
+
+    def take(self, count: int) -> range:
+        """Return the next chunk, of at most `count` positions."""
+        if self.alone:
+            self.queued -= 1
+            position = self.alone.popleft()
+            return range(position, position + 1)
+        return self.take_waiting(count)
+
+    def take_waiting(self, count: int) -> range:
+        """Return the next chunk of positions that need not be alone."""
+        block = self.waiting[0]
+        start, stop = block.start, block.stop
+        if stop - start <= count:
+            self.waiting.popleft()
+            chunk = block
+        else:
+            chunk = range(start, start + count)
+            self.waiting[0] = range(start + count, stop)
+            stop = start + count
+        self.queued -= stop - start
+        self.reached = max(self.reached, stop)
+        return chunk
+
+    def put_back(self, chunk: range) -> None:
+        """Make `chunk` the next to be taken."""
+        if self.stop is not None:
+            chunk = range(chunk.start, min(chunk.stop, self.stop))
+        if not chunk:
+            return
+        self.queued += len(chunk)
+        if self.waiting and self.waiting[0].start == chunk.stop:
+            self.waiting[0] = range(chunk.start, self.waiting[0].stop)
+        else:
+            self.waiting.appendleft(chunk)
+
+    def repeat(self, position: int) -> None:
+        """Have `position` handed out again, alone."""
+        if self.stop is None or position < self.stop:
+            self.alone.append(position)
+            self.queued += 1
+
+    def cut(self, stop: int) -> None:
+        """Forget the positions from `stop` on: they are no longer wanted."""
+        self.stop = stop
+        blocks = [range(block.start, min(block.stop, stop)) for block in self.waiting]
+        self.waiting = deque(block for block in blocks if block)
+        self.alone = deque(position for position in self.alone if position < stop)
+        self.queued = sum(map(len, self.waiting)) + len(self.alone)
+
+    def left(self) -> int | None:
+        """Return how many wanted items nobody holds, or None when that cannot be told."""
+        if self.exhausted or self.stop is not None:
+            return self.queued
+        if self.length is None:
+            return None
+        return self.queued + max(0, self.length - self.pulled)
+
+    def first(self) -> int:
+        """Return the lowest position that nobody holds."""
+        starts = [block.start for block in self.waiting]
+        return min([*starts, *self.alone, self.pulled])
+
+
+@dataclass(slots=True)
+class Staff:
+    """Who works besides the caller, and on what.
+
+    `chunks` are what each worker holds, oldest first; a worker with none is in `idle`, one with
+    one in `half`.  `since` tells since when workers are on their oldest chunk, earliest first; it
+    is kept only if `timed`.  `allowed` is how many workers there may be, `losses` how many were
+    lost in a row for no reason that an item has given.
+    """
+
+    allowed: int
+    timed: bool = False
+    chunks: dict[int, deque[range]] = field(default_factory=dict)
+    idle: dict[int, None] = field(default_factory=dict)
+    half: dict[int, None] = field(default_factory=dict)
+    since: dict[int, float] = field(default_factory=dict)
+    dying: set[int] = field(default_factory=set)
+    starting: int = 0
+    hired: bool = False
+    losses: int = 0
+
+    def join(self, worker: int) -> None:
+        """Record that `worker` is ready."""
+        self.starting -= 1
+        self.chunks[worker] = deque()
+        self.idle[worker] = None
+
+    def count(self) -> int:
+        """Return how many workers there are or will be."""
+        return len(self.chunks) + len(self.dying) + self.starting
+
+    def send(self, worker: int, chunk: range, now: float) -> None:
+        """Record that `worker`, taken out of `idle` or `half`, was given `chunk`."""
+        held = self.chunks[worker]
+        held.append(chunk)
+        if len(held) == 1:
+            self.half[worker] = None
+            if self.timed:
+                self.since[worker] = now
+
+    def finish(self, worker: int, stop: int, now: float) -> range:
+        """Record that `worker` finished its oldest chunk up to `stop` and return that part."""
+        held = self.chunks[worker]
+        chunk = held[0]
+        if self.timed:
+            del self.since[worker]
+        if stop < chunk.stop:
+            held[0] = range(stop, chunk.stop)
+            chunk = range(chunk.start, stop)
+        else:
+            held.popleft()
+            if held:
+                self.half[worker] = None
+            else:
+                self.half.pop(worker, None)
+                self.idle[worker] = None
+        if self.timed and held:
+            self.since[worker] = now
+        return chunk
+
+    def leave(self, worker: int) -> deque[range]:
+        """Record that `worker` is gone and return what it held."""
+        self.idle.pop(worker, None)
+        self.half.pop(worker, None)
+        self.since.pop(worker, None)
+        return self.chunks.pop(worker)
+
+    def late(self, now: float, timeout: float) -> list[int]:
+        """Return the workers that have been on their oldest chunk for `timeout` seconds."""
+        # The very sum that `Run.deadline` is made of: `since <= now - timeout` rounds otherwise,
+        # and a Tick at the deadline could find nobody late.
+        return [worker for worker, since in self.since.items() if since + timeout <= now]
+
+    def lowest(self) -> int | None:
+        """Return the lowest position that a worker holds."""
+        starts = (chunk.start for held in self.chunks.values() for chunk in held)
+        return min(starts, default=None)
+
+
+@dataclass(slots=True)
+class Home:
+    """What the caller itself is running, since when, and when to wonder what keeps it."""
+
+    chunk: range | None = None
+    since: float = 0.0
+    watch: float | None = None
+
+
+@dataclass(slots=True)
+class Output:
+    """Blocks that have outcomes, and how far the caller is."""
+
+    ordered: bool
+    ready: dict[int, range] = field(default_factory=dict)
+    given: int = 0
+    taken: int = 0
+
+    def add(self, block: range) -> Iterator[range]:
+        """Record that `block` has outcomes; yield the blocks to be given now, which then are."""
+        if not self.ordered:
+            self.given += len(block)
+            yield block
+        elif block.start != self.given:
+            self.ready[block.start] = block
+        else:
+            self.given = block.stop
+            yield block
+            while self.given in self.ready:
+                block = self.ready.pop(self.given)
+                self.given = block.stop
+                yield block
+
+
+@dataclass(slots=True)
+class Failures:
+    """What failed so far: by position, how often and why, and the failure that ends the run.
+
+    `tries` and `deaths` count the attempts that failed and those of them that ended a worker.
+    `causes` are the reasons of failures that are given in the item's place.  `first` is the lowest
+    position that failed for good, and `until` when its failure is told at the latest.
+    """
+
+    tries: dict[int, int] = field(default_factory=dict)
+    deaths: dict[int, int] = field(default_factory=dict)
+    causes: dict[int, Reason] = field(default_factory=dict)
+    first: int | None = None
+    reason: Reason = "raised"
+    until: float | None = None
+
+    def count(self, position: int, reason: Reason, retries: int) -> bool:
+        """Record a failed attempt and return whether there may be another."""
+        tries = self.tries[position] = self.tries.get(position, 0) + 1
+        if reason == "died":
+            deaths = self.deaths[position] = self.deaths.get(position, 0) + 1
+            # Two deaths are no accident, and a third would only cost another worker.
+            return tries <= retries and deaths < 2
+        return tries <= retries
+
+
+def without(chunks: Sequence[range], suspects: range) -> list[range]:
+    """Return the parts of `chunks` that are not in `suspects`, last first."""
+    parts: list[range] = []
+    for chunk in chunks:
+        holes = range(max(chunk.start, suspects.start), min(chunk.stop, suspects.stop))
+        parts += split(chunk, holes)
+    return parts[::-1]
+
+
+def audit(stock: Input, staff: Staff, home: Home, output: Output, failures: Failures) -> None:
+    """Raise AssertionError if the ledgers contradict each other."""
+    alone = [range(position, position + 1) for position in stock.alone]
+    held = [chunk for chunks in staff.chunks.values() for chunk in chunks]
+    here = [] if home.chunk is None else [home.chunk]
+    blocks = [*stock.waiting, *alone, *held, *here, *output.ready.values()]
+    blocks.sort(key=lambda block: block.start)
+    assert all(a.stop <= b.start for a, b in pairwise(blocks)), "a position is in two places"
+    count = sum(map(len, blocks)) + output.given
+    assert count == stock.pulled or failures.first is not None, "a position is nowhere"
+    assert stock.queued == sum(map(len, [*stock.waiting, *alone])), "the queue is miscounted"
+    loads = {worker: len(chunks) for worker, chunks in staff.chunks.items()}
+    assert set(staff.idle) == {worker for worker, load in loads.items() if load == 0}, "idle"
+    assert set(staff.half) == {worker for worker, load in loads.items() if load == 1}, "half"
+    assert staff.starting >= 0, "more workers came than were asked for"
+    assert not (staff.timed and set(staff.since) - set(staff.chunks)), "a clock runs for nobody"

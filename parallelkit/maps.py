@@ -1,0 +1,127 @@
+"""`pmap` and `imap`: a loop over a function's calls, on all CPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from .backends import Block
+from .calls import blocks
+from .engine import Work
+from .options import OnError, Options, Plan, check_call, plan
+from .source import source
+
+R = TypeVar("R")
+
+AHEAD = 8
+"""How many chunks for each worker `imap` lets lie between its input and its reader.
+
+Two keep a worker busy; the others are room for neighbours that take unequal times."""
+
+
+def pmap(
+    fn: Callable[..., R],
+    *iterables: Iterable[Any],
+    workers: int | None = None,
+    chunksize: int | None = None,
+    backend: str | None = None,
+    on_error: OnError = "raise",
+    seed: int | None = None,
+    worker_state: Callable[[], Any] | None = None,
+) -> list[R]:
+    """Return `[fn(x) for x in xs]`, computed on all CPUs.
+
+    Args:
+        fn: Called with one item of each iterable, like `map`'s function.  Lambdas, closures and
+            functions of the script itself will do.  An item is never unpacked.
+        *iterables: The items; with several, the shortest ends it.
+        workers: How many processes.  By default as many as this process may use CPUs, and the
+            calling thread runs items itself as long as workers would not end the call sooner.
+            Given a number, every item runs in one of that many workers.
+        chunksize: How many items to send at a time.  By default chosen, and adapted to what the
+            items turn out to cost.
+        backend: `"processes"` (default) or `"serial"`, which runs everything in the calling
+            thread, for debugging.  The variable `PARALLELKIT_BACKEND` sets the default.
+        on_error: What becomes of an item for which `fn` raises.  `"raise"` ends the call with
+            that exception, `"return"` puts it in the result's place, `"skip"` leaves it out.
+        seed: Resets `random` and `numpy.random` before each item from this and the position, so
+            that an item draws the same numbers however the work is spread.
+        worker_state: Called once in each worker; what it returns is the first argument of `fn`.
+
+    Returns:
+        The results in the order of the items, as the loop would give them.
+
+    Raises:
+        Exception: What `fn` raised for the first item that failed, with a note that names the item.
+        WorkerDied: A worker was killed or crashed while it ran an item.
+        NoWorkers: No worker could be started.
+        TypeError, ValueError: An argument cannot be used.
+
+    Example:
+        >>> pmap(lambda x: x * x, range(5))
+        [0, 1, 4, 9, 16]
+    """
+    checked = plan(Options(workers, chunksize, backend, on_error, seed, worker_state))
+    check_call("pmap", fn, iterables)
+    results: list[R] = []
+    for _, block in blocks(checked, Work(fn, seed=checked.seed), source(iterables)):
+        if block.failures:
+            results.extend(_kept(block, checked))
+        else:
+            results.extend(block.values)
+    return results
+
+
+def imap(
+    fn: Callable[..., R],
+    *iterables: Iterable[Any],
+    ordered: bool = True,
+    workers: int | None = None,
+    chunksize: int | None = None,
+    backend: str | None = None,
+    on_error: OnError = "raise",
+    seed: int | None = None,
+    worker_state: Callable[[], Any] | None = None,
+) -> Iterator[R]:
+    """Yield what `pmap` would return, result by result, as they become ready.
+
+    The input may be endless: it is read only so far ahead as keeps the workers busy, and no further
+    while results wait to be read.  To stop early, just stop reading: when the iterator is closed or
+    forgotten, its workers stop too.
+
+    Args:
+        fn: As for `pmap`, and so are the options that are not named here.
+        *iterables: The items; they are pulled in the thread that reads the results.
+        ordered: Whether results come in the order of the items (default) or as they are ready.
+
+    Yields:
+        One result for each item; where an item fails, the results before it come first.
+
+    Example:
+        >>> from itertools import count, islice
+        >>> list(islice(imap(lambda x: x * x, count()), 4))
+        [0, 1, 4, 9]
+    """
+    checked = plan(Options(workers, chunksize, backend, on_error, seed, worker_state))
+    check_call("imap", fn, iterables)
+    return _results(checked, Work(fn, seed=checked.seed), iterables, ordered)
+
+
+def _results(
+    checked: Plan, work: Work, iterables: tuple[Iterable[Any], ...], ordered: bool
+) -> Iterator[Any]:
+    grace = None if ordered else 0.0
+    for _, block in blocks(checked, work, source(iterables), ordered, AHEAD, grace):
+        yield from _kept(block, checked) if block.failures else block.values
+
+
+def _kept(block: Block, checked: Plan) -> Iterator[Any]:
+    """Yield the outcomes of a block with failures, as the caller wants them."""
+    for offset, value in enumerate(block.values):
+        error = block.failures.get(offset)
+        if error is None:
+            yield value
+        elif checked.on_error == "return":
+            yield error
+
+

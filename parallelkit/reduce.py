@@ -1,0 +1,84 @@
+"""`preduce`: a reduction on all CPUs whose value does not depend on how the work was spread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from .calls import blocks
+from .engine import Work
+from .folding import Tree
+from .options import Options, check_call, plan
+from .source import source
+
+T = TypeVar("T")
+
+
+class _Missing:
+    """The type of the default of `initial`, which must differ from every value, None as well."""
+
+    def __repr__(self) -> str:
+        return "<no initial value>"
+
+
+MISSING = _Missing()
+
+
+def preduce(
+    op: Callable[[T, T], T],
+    iterable: Iterable[Any],
+    *,
+    map: Callable[[Any], T] | None = None,
+    initial: T | _Missing = MISSING,
+    workers: int | None = None,
+    chunksize: int | None = None,
+    backend: str | None = None,
+    seed: int | None = None,
+    worker_state: Callable[[], Any] | None = None,
+) -> T:
+    """Return the items combined by `op`, like `functools.reduce`, computed on all CPUs.
+
+    The items are combined as a binary tree over their positions, so the value is the same, bit for
+    bit, for any number of workers, chunk size and backend.  `op` must be associative up to
+    rounding (`(a + b) + c` must mean `a + (b + c)`); it need not be commutative, for operands keep
+    their order.  Sums of floats come out more exact than a loop's, and therefore not identical to it.
+
+    Args:
+        op: Called with two values, returns one.  It must not change its arguments.
+        iterable: The items.
+        map: Called with each item first; its results are what is combined.
+        initial: Goes before the items, and is the value when there are none.
+        workers: As for `pmap`, and so are the other options.
+
+    Raises:
+        TypeError: There are no items and no `initial`.
+
+    Example:
+        >>> import operator
+        >>> preduce(operator.add, range(1, 101))
+        5050
+        >>> preduce(max, ["a", "ccc", "bb"], map=len)
+        3
+    """
+    checked = plan(Options(workers, chunksize, backend, "raise", seed, worker_state))
+    check_call("preduce", op, (iterable,))
+    fn = (_second if worker_state is not None else _same) if map is None else map
+    check_call("preduce", fn, (iterable,))
+    tree, empty = Tree(op), True
+    for _, block in blocks(checked, Work(fn, op=op, seed=checked.seed), source((iterable,))):
+        tree.add(block.values)
+        empty = False
+    if not empty:
+        total: T = tree.total()
+        return total if isinstance(initial, _Missing) else op(initial, total)
+    if isinstance(initial, _Missing):
+        raise TypeError("preduce() of an empty iterable needs an initial value: give initial=")
+    return initial
+
+
+def _same(item: Any) -> Any:
+    return item
+
+
+def _second(_: Any, item: Any) -> Any:
+    return item

@@ -1,0 +1,128 @@
+"""Where the items come from: by position where the input allows it, else as they are pulled.
+
+A run names items by position.  `Indexed` finds them in the caller's own lists, which are never
+copied whole; `Pulled` keeps what an iterator gave until the outcomes are with the caller, because
+an item may have to be sent again.  Both give *columns*: for each iterable, the arguments it
+contributes to a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Protocol
+
+Columns = tuple[Sequence[Any], ...]
+
+
+class Source(Protocol):
+    """The items of one run."""
+
+    length: int | None
+    at_hand: int
+    error: Exception | None
+
+    def pull(self, count: int) -> tuple[int, bool]:
+        """Take up to `count` items; return how many came and whether these were the last."""
+
+    def columns(self, chunk: range) -> Columns:
+        """Return the arguments of the positions in `chunk`."""
+
+    def drop(self, chunk: range) -> None:
+        """Forget the items of `chunk`, whose outcomes are with the caller."""
+
+
+def source(iterables: tuple[Iterable[Any], ...]) -> Source:
+    """Return the items that `zip(*iterables)` would give, ending with the shortest."""
+    if all(_sliceable(each) for each in iterables):
+        return Indexed(iterables)  # type: ignore[arg-type]
+    return Pulled(iterables)
+
+
+def _sliceable(iterable: object) -> bool:
+    """Return whether a slice of it has, in order, the items that iterating over it gives.
+
+    By exact type: a subclass can mean anything by a slice.
+    """
+    kind = type(iterable)
+    if kind in (list, tuple, range, str, bytes):
+        return True
+    # By name, so that numpy need not be loaded to learn that this is no array.
+    name = (kind.__module__, kind.__qualname__)
+    return name == ("numpy", "ndarray") and iterable.ndim > 0  # type: ignore[attr-defined]
+
+
+class Indexed:
+    """Items of sequences that can be sliced."""
+
+    def __init__(self, sequences: tuple[Sequence[Any], ...]) -> None:
+        self.sequences = sequences
+        self.length = self.at_hand = min(len(each) for each in sequences)
+        self.error: Exception | None = None
+
+    def pull(self, count: int) -> tuple[int, bool]:
+        """Nothing is left to pull."""
+        return 0, True
+
+    def columns(self, chunk: range) -> Columns:
+        """Return a slice of each sequence."""
+        start, stop = chunk.start, chunk.stop
+        return tuple([each[start:stop] for each in self.sequences])
+
+    def drop(self, chunk: range) -> None:
+        """Nothing is kept."""
+
+
+class Pulled:
+    """Items of iterators.  Where one raises, `error` holds what, and the input ends there."""
+
+    def __init__(self, iterables: tuple[Iterable[Any], ...]) -> None:
+        self.length = _length(iterables)
+        self.at_hand = 0
+        self.error: Exception | None = None
+        self._several = len(iterables) > 1
+        # Not strict: like map(), the shortest decides.
+        self._items: Iterator[Any] = zip(*iterables) if self._several else iter(iterables[0])
+        self._kept: list[Any] = []
+        self._base = 0  # the position of the first item kept
+        self._dropped: dict[int, int] = {}
+
+    def pull(self, count: int) -> tuple[int, bool]:
+        """Take up to `count` items; return how many came and whether these were the last."""
+        before = len(self._kept)
+        try:
+            self._kept.extend(islice(self._items, count))
+        except Exception as error:
+            # What came before it comes first for the caller too, as in a loop.
+            self.error = error
+        got = len(self._kept) - before
+        return got, got < count
+
+    def columns(self, chunk: range) -> Columns:
+        """Return the arguments of the positions in `chunk`."""
+        rows = self._kept[chunk.start - self._base : chunk.stop - self._base]
+        return tuple([list(column) for column in zip(*rows, strict=True)]) if self._several else (rows,)
+
+    def drop(self, chunk: range) -> None:
+        """Forget items from the front, as far as nothing before them is still wanted."""
+        self._dropped[chunk.start] = chunk.stop
+        start = self._base
+        while start in self._dropped:
+            start = self._dropped.pop(start)
+        # In large steps: each one moves what is left of the list.
+        if start - self._base > len(self._kept) // 2:
+            del self._kept[: start - self._base]
+            self._base = start
+        elif start > self._base:
+            self._dropped[self._base] = start
+
+
+def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:
+    """Return how many items there are if every iterable knows its length."""
+    lengths = []
+    for each in iterables:
+        try:
+            lengths.append(len(each))  # type: ignore[arg-type]
+        except TypeError:
+            return None
+    return min(lengths)

@@ -1,0 +1,127 @@
+"""Messages over a stream socket: a header of fixed size, then a body.
+
+The same `Reader` serves a worker, whose socket blocks, and the caller, whose sockets do not.  The
+caller writes through an `Outbox`, which never blocks: two ends that both wait to write to full
+sockets would wait for ever.  What the bodies mean is left to others.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
+
+HEADER = struct.Struct("<iqqqd")  # kind, size of the body, first, second, seconds
+READ = 1 << 18  # bytes asked of the socket at once: its usual buffer, so one call often empties it
+DIRECT = 1 << 16  # a body of which more than this is missing is received where it will stay
+
+# From the caller to a worker.
+RUN, LEARN, CHUNK, END = range(1, 5)
+# From a worker to the caller.
+READY, JOINED, DONE, BROKEN = range(11, 15)
+
+
+class Message(NamedTuple):
+    """One message; what `first`, `second` and `seconds` mean depends on the kind."""
+
+    kind: int
+    body: bytes | bytearray
+    first: int = 0
+    second: int = 0
+    seconds: float = 0.0
+
+
+def frame(message: Message) -> list[bytes | bytearray]:
+    """Return the pieces of bytes that say `message`."""
+    kind, body, first, second, seconds = message
+    header = HEADER.pack(kind, len(body), first, second, seconds)
+    return [header + body] if len(body) < DIRECT else [header, body]
+
+
+class Reader:
+    """Takes messages off a socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._rest = b""
+        self._body: bytearray | None = None
+        self._filled = 0
+        self._header: tuple[int, int, int, float] = (0, 0, 0, 0.0)
+
+    def read(self) -> list[Message]:
+        """Receive once and return the messages that are complete now, perhaps none.
+
+        Raises:
+            EOFError: The other end is closed.
+            BlockingIOError: Nothing is there, on a socket that does not block.
+        """
+        if self._body is not None:
+            return self._fill(self._body)
+        received = self.sock.recv(READ)
+        if not received:
+            raise EOFError
+        return self._parse(self._rest + received if self._rest else received)
+
+    def _fill(self, body: bytearray) -> list[Message]:
+        count = self.sock.recv_into(memoryview(body)[self._filled :])
+        if not count:
+            raise EOFError
+        self._filled += count
+        if self._filled < len(body):
+            return []
+        kind, first, second, seconds = self._header
+        self._body = None
+        return [Message(kind, body, first, second, seconds)]
+
+    def _parse(self, received: bytes) -> list[Message]:
+        messages = []
+        start, end = 0, len(received)
+        while end - start >= HEADER.size:
+            kind, size, first, second, seconds = HEADER.unpack_from(received, start)
+            body = start + HEADER.size
+            if end - body < size:
+                if size - (end - body) > DIRECT:
+                    self._body = bytearray(size)
+                    self._body[: end - body] = received[body:]
+                    self._filled = end - body
+                    self._header = (kind, first, second, seconds)
+                    start = end
+                break
+            start = body + size
+            messages.append(Message(kind, received[body:start], first, second, seconds))
+        self._rest = received[start:]
+        return messages
+
+
+class Outbox:
+    """What is still to be written to a socket that does not block."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._waiting: deque[memoryview] = deque()
+
+    def __bool__(self) -> bool:
+        """Whether something waits for room in the socket."""
+        return bool(self._waiting)
+
+    def put(self, pieces: Iterable[bytes | bytearray]) -> None:
+        """Write `pieces` in order, as far as the socket takes them now, and keep the rest."""
+        self._waiting.extend(memoryview(piece) for piece in pieces)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what the socket takes now.  An end that is gone is left for `Reader` to tell."""
+        try:
+            while self._waiting:
+                piece = self._waiting[0]
+                sent = self.sock.send(piece)
+                if sent < len(piece):
+                    self._waiting[0] = piece[sent:]
+                else:
+                    self._waiting.popleft()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._waiting.clear()

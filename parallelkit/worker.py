@@ -1,0 +1,258 @@
+"""What runs in a worker: take a chunk, call the function on each item, send the outcomes back.
+
+A worker is told of one run at a time: its settings, its definitions (the function first), then
+chunks.  It answers chunks in the order it got them.  It decides nothing but when to send what it
+has of a long chunk, and it imports little, because starting one is what a user waits for.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
+from time import perf_counter, perf_counter_ns
+from typing import Any, NamedTuple
+
+from . import wire
+from .board import Slot
+from .codec import Replica
+from .context import put_in_force
+from .failures import pack_error
+from .folding import fold
+from .wire import Message, Reader
+
+IDLE = 30.0
+"""Seconds without a run after which a worker leaves.  A new one costs about 2 ms where there is a
+zygote, so this only has to outlast the pauses of a script, not of a person."""
+
+FLUSH = 0.05
+"""Seconds after which a chunk's finished outcomes are sent though it goes on: what a worker that
+dies can lose, and what an iterator's reader may have to wait beyond the item itself."""
+
+_SHORT, _LONG = 10e-6, 40e-6
+"""Between these seconds lies the time that one stamp on the board covers: a stamp with its clock
+reading costs 0.3 us (measured), so it takes at most 3 % of fast items' time."""
+
+
+class Settings(NamedTuple):
+    """How a run wants its chunks run."""
+
+    run: int = 0  # the caller's number for it, repeated in answers that could come too late
+    context: bytes | None = None  # None: as in this worker's run before
+    seed: int | None = None
+    urgent: bool = True  # a failure is sent at once, since it ends the run
+
+
+class Job:
+    """One run, as a worker sees it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.replica = Replica()
+        self.fn: Callable[..., Any] | None = None
+        self.op: Callable[[Any, Any], Any] | None = None
+        self.broken: bytes | None = None
+        self.stride = 1
+
+    def learn(self, blob: bytes | bytearray) -> None:
+        """Take in a definition; the first is the function, with what goes with it."""
+        root = self.replica.learn(blob)
+        if self.fn is None:
+            self.fn, make_state, self.op = root  # type: ignore[misc]
+            if make_state is not None:
+                self.fn = partial(self.fn, make_state())  # type: ignore[arg-type]
+
+    def calls(self, columns: tuple[Any, ...], start: int) -> Iterator[Any]:
+        """Return an iterator of the arguments of each call, each a tuple if there are several."""
+        items: Iterable[Any] = columns[0] if len(columns) == 1 else zip(*columns, strict=True)
+        if self.settings.seed is not None:
+            from .seeding import seeded
+
+            items = seeded(items, self.settings.seed, start)
+        return iter(items)
+
+    def pack(self, start: int, values: list[Any], failures: dict[int, bytes]) -> tuple[bytes, int]:
+        """Return the outcomes as bytes, and how many of them are failures."""
+        if self.op is not None and not failures:
+            values = fold(self.op, start, values)
+        body, unsendable = self.replica.dumps_values(values)
+        failures.update(unsendable)
+        if failures:
+            body = pickle.dumps((body, failures), 5)
+        return body, len(failures)
+
+
+class Worker:
+    """One end of a socket, and what a run told over it."""
+
+    def __init__(self, sock: socket.socket, slot: Slot) -> None:
+        self.sock = sock
+        self.slot = slot
+        self.reader = Reader(sock)
+        self.job = Job(Settings())
+
+    def serve(self) -> None:
+        """Do as the caller says until it closes the socket, or says nothing for `IDLE` seconds."""
+        obey = {
+            wire.RUN: self.begin,
+            wire.LEARN: self.learn,
+            wire.CHUNK: self.chunk,
+            wire.END: self.end,
+        }
+        self.sock.settimeout(IDLE)
+        try:
+            while True:
+                for message in self.reader.read():
+                    obey[message.kind](message)
+        except (EOFError, OSError):  # the caller is gone, or has had no use for us for long
+            return
+
+    def say(self, message: Message) -> None:
+        for piece in wire.frame(message):
+            self.sock.sendall(piece)
+
+    def begin(self, message: Message) -> None:
+        """Make ready for a run."""
+        self.sock.settimeout(None)
+        settings = Settings(*pickle.loads(message.body))
+        if settings.context is not None:
+            put_in_force(settings.context)
+        self.job = Job(settings)
+
+    def end(self, _: Message) -> None:
+        """Forget the run, and with it everything that its function holds."""
+        self.job = Job(Settings())
+        self.sock.settimeout(IDLE)
+
+    def learn(self, message: Message) -> None:
+        """Take in a definition; if that fails, the run cannot be: say why."""
+        if self.job.broken is not None:
+            return
+        first, run = self.job.fn is None, self.job.settings.run
+        try:
+            self.job.learn(message.body)
+        except BaseException as error:  # importing the user's modules can raise anything
+            self.job.broken = pack_error(error)
+            self.say(Message(wire.BROKEN, self.job.broken, run))
+        else:
+            if first:
+                self.say(Message(wire.JOINED, b"", run))
+
+    def chunk(self, message: Message) -> None:
+        """Run one chunk and send its outcomes."""
+        if self.job.broken is not None:
+            return
+        start, count = message.first, message.second
+        self.slot.stamp(start, count, perf_counter_ns())  # unpickling can kill too
+        try:
+            columns = self.job.replica.loads(message.body)
+        except BaseException as error:  # an item's own __setstate__ can raise anything
+            failures = dict.fromkeys(range(count), pack_error(error))
+            body = pickle.dumps((self.job.replica.dumps([None] * count), failures), 5)
+            self.say(Message(wire.DONE, body, start + count, count))
+        else:
+            self.work(start, count, self.job.calls(columns, start), len(columns) == 1)
+        self.slot.clear()
+
+    def work(self, start: int, count: int, calls: Iterator[Any], single: bool) -> None:
+        """Call the function on each of `count` items and send the outcomes, in parts if slow."""
+        job, slot = self.job, self.slot
+        run = _run_single if single else _run_several
+        values: list[Any] = []
+        failures: dict[int, bytes] = {}
+        position, stop = start, start + count
+        began = sent = perf_counter()
+        while position < stop:
+            size = min(job.stride, stop - position)
+            slot.stamp(position, size, perf_counter_ns())
+            before = len(values)
+            try:
+                run(job.fn, islice(calls, size), values.append)
+            except BaseException as error:  # SystemExit and KeyboardInterrupt are the item's too
+                failures[len(values)] = pack_error(error)
+                values.append(None)
+            if len(values) == before:  # the arguments ran out, which must not go on for ever
+                failures[before] = pack_error(RuntimeError("an item got lost on its way"))
+                values.append(None)
+            position += len(values) - before
+            now = perf_counter()
+            self._adapt(now - began)
+            began = now
+            if position < stop and (now - sent > FLUSH or (failures and job.settings.urgent)):
+                self.send(position, values, failures, now - sent)
+                values, failures = [], {}
+                began = sent = perf_counter()
+        self.send(stop, values, failures, perf_counter() - sent)
+
+    def send(self, stop: int, values: list[Any], failures: dict[int, bytes], spent: float) -> None:
+        """Send the outcomes of the positions that end before `stop`."""
+        try:
+            body, failed = self.job.pack(stop - len(values), values, failures)
+        except BaseException as error:  # the reduction's operation raised
+            failures = dict.fromkeys(range(len(values)), pack_error(error))
+            nothing = self.job.replica.dumps([None] * len(values))
+            body, failed = pickle.dumps((nothing, failures), 5), len(failures)
+        _flush_output()
+        self.say(Message(wire.DONE, body, stop, failed, spent))
+
+    def _adapt(self, seconds: float) -> None:
+        """Choose how many items one stamp covers, from the time the last one covered."""
+        if seconds < _SHORT:
+            self.job.stride *= 2
+        elif seconds > _LONG and self.job.stride > 1:
+            self.job.stride = max(1, int(self.job.stride * _SHORT / seconds))
+
+
+def _run_single(fn: Callable[..., Any], items: Iterable[Any], keep: Callable[[Any], None]) -> None:
+    # A loop, not map(): a StopIteration from `fn` would end a map() as if the items had.
+    for item in items:
+        keep(fn(item))
+
+
+def _run_several(fn: Callable[..., Any], items: Iterable[Any], keep: Callable[[Any], None]) -> None:
+    for arguments in items:
+        keep(fn(*arguments))
+
+
+def _flush_output() -> None:
+    """Write out what the function printed, which would be lost if this worker were killed."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):  # closed, replaced, or a reader gone
+            continue
+
+
+def main(sock: socket.socket, slot: Slot, portable: bool = False) -> None:
+    """Be a worker: introduce yourself, then serve.  `portable` uses nothing that Linux alone has."""
+    # Ctrl-C reaches the whole foreground group, and the caller decides what it means.  A handler
+    # that does nothing, not SIG_IGN: programs that the user's function starts would inherit that.
+    signal.signal(signal.SIGINT, _nothing)
+    _introduce(sock, portable)
+    Worker(sock, slot).serve()
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+def _introduce(sock: socket.socket, portable: bool) -> None:
+    """Send this process's number and, where there is such a thing, a descriptor that tells its end.
+
+    The descriptor is made here because here the number cannot yet have passed to another process.
+    """
+    (hello,) = wire.frame(Message(wire.READY, b"", os.getpid()))
+    try:
+        pidfd = -1 if portable else os.pidfd_open(os.getpid())
+    except (AttributeError, OSError):  # another system, an old kernel, a sandbox
+        pidfd = -1
+    if pidfd < 0:
+        sock.sendall(hello)
+    else:
+        socket.send_fds(sock, [hello], [pidfd])
+        os.close(pidfd)

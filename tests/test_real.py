@@ -1,0 +1,389 @@
+"""pmap in the places where people call it, each as a real process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from scripts import MARK, assert_gone, environment, script
+
+STARTS = ["zygote", "spawn"]
+
+
+@pytest.fixture(params=STARTS)
+def start(request: pytest.FixtureRequest) -> str:
+    """Each way of starting workers."""
+    return str(request.param)
+
+
+def test_script_without_a_guard(tmp_path: Path, start: str) -> None:
+    source = """
+        import os
+        from parallelkit import pmap
+
+        print("top level")
+
+        def square(x):
+            return x * x, os.getpid()
+
+        results = pmap(square, range(100), workers=2)
+        assert [value for value, _ in results] == [x * x for x in range(100)]
+        assert os.getpid() not in {pid for _, pid in results}
+        print("done")
+    """
+    assert script(source, where=tmp_path, PARALLELKIT_START=start) == "top level\ndone\n"
+
+
+def test_command_line_program(tmp_path: Path, start: str) -> None:
+    text = "from parallelkit import pmap; print(pmap(lambda x: x + 1, range(3), workers=2))"
+    command = [sys.executable, "-c", text]
+    assert script("", where=tmp_path, command=command, PARALLELKIT_START=start) == "[1, 2, 3]\n"
+
+
+def test_standard_input(tmp_path: Path, start: str) -> None:
+    program = (
+        "from parallelkit import pmap\n"
+        "def f(x):\n    return x + 1\n"
+        "print(pmap(f, range(3), workers=2))\n"
+    )
+    env = environment(PARALLELKIT_START=start)
+    ended = subprocess.run(
+        [sys.executable, "-"],
+        input=program,
+        env=env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert_gone(env[MARK])
+    assert (ended.stdout, ended.stderr) == ("[1, 2, 3]\n", "")
+
+
+def test_module_with_relative_imports(tmp_path: Path, start: str) -> None:
+    package = tmp_path / "pkg"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "helper.py").write_text("def double(x):\n    return 2 * x\n")
+    (package / "mod.py").write_text(
+        "from parallelkit import pmap\n"
+        "from .helper import double\n"
+        "def f(x):\n"
+        "    from . import helper\n"
+        "    return double(x) + helper.double(x)\n"
+        "print(pmap(f, range(3), workers=2), pmap(double, range(3), workers=2))\n"
+    )
+    command = [sys.executable, "-m", "pkg.mod"]
+    output = script("", where=tmp_path, command=command, PARALLELKIT_START=start)
+    assert output == "[0, 4, 8] [0, 2, 4]\n"
+
+
+def test_module_beside_the_script(tmp_path: Path, start: str) -> None:
+    (tmp_path / "beside.py").write_text("class Box:\n    def __init__(self, x):\n        self.x = x\n")
+    source = """
+        from beside import Box
+        from parallelkit import pmap
+
+        boxes = pmap(lambda box: Box(box.x + 1), [Box(1), Box(2)], workers=2)
+        assert all(type(box) is Box for box in boxes)
+        print([box.x for box in boxes])
+    """
+    assert script(source, where=tmp_path, PARALLELKIT_START=start) == "[2, 3]\n"
+
+
+def test_threads(tmp_path: Path, start: str) -> None:
+    source = """
+        import threading
+        from parallelkit import pmap
+
+        results = {}
+
+        def work(name):
+            for turn in range(5):
+                results[name, turn] = pmap(lambda x: (name, x), range(50), workers=2)
+
+        threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for (name, turn), result in results.items():
+            assert result == [(name, x) for x in range(50)]
+        print(len(results))
+    """
+    assert script(source, where=tmp_path, PARALLELKIT_START=start) == "15\n"
+
+
+def test_inside_asyncio(tmp_path: Path, start: str) -> None:
+    source = """
+        import asyncio
+        from parallelkit import pmap
+
+        async def main():
+            here = pmap(lambda x: -x, range(5), workers=2)
+            there = await asyncio.to_thread(pmap, lambda x: x * 2, range(5), workers=2)
+            return here, there
+
+        print(asyncio.run(main()))
+    """
+    expected = "([0, -1, -2, -3, -4], [0, 2, 4, 6, 8])\n"
+    assert script(source, where=tmp_path, PARALLELKIT_START=start) == expected
+
+
+def test_inside_itself(tmp_path: Path, start: str) -> None:
+    source = """
+        import os
+        from parallelkit import pmap
+
+        def inner(x):
+            return x + 1, os.getpid()
+
+        def outer(x):
+            plain = pmap(inner, range(x))
+            asked = pmap(inner, range(x), workers=1)
+            assert {pid for _, pid in plain} <= {os.getpid()}
+            assert os.getpid() not in {pid for _, pid in asked}
+            return sum(value for value, _ in plain + asked)
+
+        print(pmap(outer, range(1, 6), workers=2))
+    """
+    assert script(source, where=tmp_path, PARALLELKIT_START=start) == "[2, 6, 12, 20, 30]\n"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_inside_a_daemon_of_multiprocessing(tmp_path: Path, start: str, method: str) -> None:
+    (tmp_path / "child.py").write_text(
+        "from parallelkit import pmap\n"
+        "def run(pipe):\n"
+        "    pipe.send(pmap(lambda x: x * 3, range(4), workers=2))\n"
+    )
+    source = f"""
+        import multiprocessing
+        import child
+        from parallelkit import pmap
+
+        if __name__ == "__main__":
+            assert pmap(lambda x: x, range(4), workers=2) == [0, 1, 2, 3]
+            context = multiprocessing.get_context("{method}")
+            ours, theirs = context.Pipe()
+            process = context.Process(target=child.run, args=(theirs,), daemon=True)
+            process.start()
+            print(ours.recv())
+            process.join()
+            assert process.exitcode == 0, process.exitcode
+            assert pmap(lambda x: x, range(4), workers=2) == [0, 1, 2, 3]
+    """
+    assert script(source, where=tmp_path, PARALLELKIT_START=start) == "[0, 3, 6, 9]\n"
+
+
+def test_changed_surroundings(tmp_path: Path, start: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "late.py").write_text("VALUE = 42\n")
+    source = """
+        import os, sys
+        from parallelkit import pmap
+
+        def look(_):
+            return os.getcwd(), os.environ.get("COLOUR"), os.environ.get("HOME_TOWN")
+
+        os.environ["HOME_TOWN"] = "Oslo"
+        before = pmap(look, range(4), workers=2)
+        os.chdir("elsewhere")
+        os.environ["COLOUR"] = "red"
+        del os.environ["HOME_TOWN"]
+        after = pmap(look, range(4), workers=2)
+        assert set(before) == {(os.path.dirname(os.getcwd()), None, "Oslo")}, before
+        assert set(after) == {(os.getcwd(), "red", None)}, after
+
+        sys.path.insert(0, os.getcwd())
+        import late
+
+        print(pmap(lambda x: late.VALUE + x, range(3), workers=2))
+    """
+    assert script(source, where=tmp_path, PARALLELKIT_START=start) == "[42, 43, 44]\n"
+
+
+def test_classes_of_main_keep_their_identity(tmp_path: Path, start: str) -> None:
+    source = """
+        import enum
+        from dataclasses import dataclass
+        from parallelkit import pmap
+
+        class Colour(enum.Enum):
+            RED = 1
+            BLUE = 2
+
+        @dataclass
+        class Point:
+            x: int
+            colour: Colour
+
+            def moved(self):
+                return Point(self.x + 1, Colour.BLUE)
+
+        class Trouble(Exception):
+            def __init__(self, code, text):
+                super().__init__(text)
+                self.code = code
+
+        points = pmap(Point.moved, [Point(x, Colour.RED) for x in range(50)], workers=2)
+        assert all(type(point) is Point for point in points)
+        assert all(point.colour is Colour.BLUE for point in points)
+        assert points == [Point(x + 1, Colour.BLUE) for x in range(50)]
+
+        def fail(x):
+            raise Trouble(7, "no")
+
+        for error in pmap(fail, range(3), on_error="return", workers=2):
+            assert isinstance(error, Exception), error
+        print("same")
+    """
+    assert script(source, where=tmp_path, PARALLELKIT_START=start) == "same\n"
+
+
+def test_cached_functions_and_lazy_globals(tmp_path: Path, start: str) -> None:
+    source = """
+        import functools, os
+        from parallelkit import pmap
+
+        @functools.lru_cache(maxsize=None)
+        def fibonacci(n):
+            return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+        assert pmap(fibonacci, range(60), workers=2)[59] == 956722026041
+
+        model = None
+        loads = []
+
+        def load():
+            global model
+            if model is None:
+                loads.append(os.getpid())
+                model = "loaded"
+            return model
+
+        def use(x):
+            load()
+            return os.getpid(), len(loads)
+
+        seen = pmap(use, range(200), workers=2, chunksize=5)
+        assert {count for _, count in seen} == {1}, seen
+        print("once")
+    """
+    assert script(source, where=tmp_path, PARALLELKIT_START=start) == "once\n"
+
+
+def test_inputs_of_every_kind(tmp_path: Path, start: str) -> None:
+    source = """
+        from itertools import count, islice
+        from parallelkit import imap, pmap, preduce
+
+        assert pmap(abs, []) == pmap(abs, [], workers=2) == []
+        assert pmap(abs, [-1]) == pmap(abs, [-1], workers=2) == [1]
+        assert pmap(abs, (x for x in [-1, -2]), workers=2) == [1, 2]
+        assert pmap(pow, [1, 2, 3], (x for x in [2, 2]), workers=2) == [1, 4]
+        assert pmap(str, {"a": 1, "b": 2}, workers=2) == ["a", "b"]
+        assert list(islice(imap(lambda x: x * x, count(), workers=2), 50)) == [x * x for x in range(50)]
+        assert sorted(imap(abs, range(-50, 0), ordered=False, workers=2)) == list(range(1, 51))
+        assert pmap(lambda pair: pair[1], [(1, 2)], workers=2) == [2]
+        print(preduce(lambda a, b: a + b, (str(x) for x in range(12)), workers=2))
+    """
+    assert script(source, where=tmp_path, PARALLELKIT_START=start) == "01234567891011\n"
+
+
+def test_redirected_closed_and_replaced_output(tmp_path: Path, start: str) -> None:
+    source = """
+        import io, os, sys
+        from parallelkit import pmap
+
+        def shout(x):
+            print("item", x)
+            return x
+
+        pmap(shout, range(2), workers=1)
+        out = os.open("out.txt", os.O_CREAT | os.O_WRONLY)
+        kept = os.dup(1)
+        os.dup2(out, 1)
+        pmap(shout, range(2, 4), workers=1)
+        os.dup2(kept, 1)
+        sys.stdout = io.StringIO()
+        assert pmap(shout, range(4, 6), workers=1) == [4, 5]
+        sys.stdout = None
+        assert pmap(shout, range(6, 8), workers=1) == [6, 7]
+    """
+    output = script(source, where=tmp_path, PARALLELKIT_START=start)
+    assert output == "item 0\nitem 1\nitem 4\nitem 5\nitem 6\nitem 7\n"
+    assert (tmp_path / "out.txt").read_text() == "item 2\nitem 3\n"
+
+
+@pytest.mark.parametrize("closed", ["0<&-", ">&-", "2>&-", "0<&- >&- 2>&-"])
+def test_started_with_closed_descriptors(tmp_path: Path, start: str, closed: str) -> None:
+    source = """
+        from parallelkit import pmap
+
+        def shout(x):
+            print("item", x)
+            return x
+
+        with open("result.txt", "w") as file:
+            file.write(repr(pmap(shout, range(3), workers=2)))
+    """
+    line = f"{sys.executable} script.py {closed}"
+    script(source, where=tmp_path, command=["sh", "-c", line], PARALLELKIT_START=start)
+    assert (tmp_path / "result.txt").read_text() == "[0, 1, 2]"
+
+
+def test_named_workers_run_every_item(tmp_path: Path, start: str) -> None:
+    source = """
+        import os, time
+        from parallelkit import pmap
+
+        def who(x):
+            deadline = time.monotonic() + 30
+            open(f"{os.getpid()}.seen", "w").close()
+            while len([name for name in os.listdir() if name.endswith(".seen")]) < 2:
+                assert time.monotonic() < deadline
+            return os.getpid()
+
+        pids = pmap(who, range(20), workers=2)
+        assert os.getpid() not in pids
+        print(len(set(pids)))
+    """
+    assert script(source, where=tmp_path, PARALLELKIT_START=start) == "2\n"
+
+
+def test_a_long_first_item_delays_nobody(tmp_path: Path, start: str) -> None:
+    source = """
+        import os, time
+        from parallelkit import pmap
+
+        def work(x):
+            if x:
+                open(f"{x}.seen", "w").close()
+                return os.getpid()
+            deadline = time.monotonic() + 30
+            while not all(os.path.exists(f"{x}.seen") for x in range(1, 64)):
+                assert time.monotonic() < deadline, "the others waited for item 0"
+                time.sleep(0.01)
+            return os.getpid()
+
+        pids = pmap(work, range(64))
+        print(pids[0] == os.getpid(), os.getpid() in pids[1:])
+    """
+    extra = {"PARALLELKIT_START": start, "PARALLELKIT_WORKERS": "2"}
+    assert script(source, where=tmp_path, **extra) == "True False\n"
+
+
+def test_small_work_starts_no_process(tmp_path: Path) -> None:
+    source = """
+        import psutil
+        from parallelkit import pmap
+
+        for count in (0, 1, 10, 1000):
+            assert pmap(lambda x: x + 1, range(count)) == list(range(1, count + 1))
+        print(psutil.Process().children(recursive=True))
+    """
+    assert script(source, where=tmp_path, PARALLELKIT_WORKERS="2") == "[]\n"

@@ -1,0 +1,226 @@
+"""Segments: each way of making one, what is refused, and what nobody can be made to touch."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from parallelkit import machine, segments
+from parallelkit.segments import Handle
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="there are no descriptors in it")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and memfd")
+STEP = segments.STEP
+
+
+def target(segment) -> str:
+    """Return what the descriptor of a segment is open on."""
+    return os.readlink(f"/proc/self/fd/{segment._descriptor}")
+
+
+def test_segment_is_zeros_or_its_content():
+    assert segments.create(5)[:] == bytes(5)
+    assert segments.create(3, memoryview(b"abc"))[:] == b"abc"
+    assert len(segments.create(0)) == 1
+    content = os.urandom(2 * STEP + 7)
+    assert segments.create(len(content), memoryview(content))[:] == content
+
+
+def test_handle_finds_the_same_object_while_it_lives():
+    segment = segments.create(3)
+    handle = segment.handle()
+    assert segments.attach(pickle.loads(pickle.dumps(handle))) is segment
+    del segment
+    with pytest.raises(FileNotFoundError) as caught:
+        segments.attach(handle)
+    assert str(caught.value) == segments.GONE
+
+
+@linux
+def test_each_kind_of_file_lies_where_it_should(monkeypatch):
+    monkeypatch.setenv(segments.KINDS, "memfd")
+    token = (segment := segments.create(3)).handle().token
+    assert target(segment) == f"/memfd:parallelkit-{token} (deleted)"
+    monkeypatch.setenv(segments.KINDS, "file")
+    token = (segment := segments.create(3)).handle().token
+    assert target(segment) == f"{segments._folder(3)}/parallelkit-{token} (deleted)"
+    monkeypatch.setenv(segments.KINDS, "named")
+    place = (segment := segments.create(3)).handle().place
+    assert os.stat(place).st_mode & 0o777 == 0o600
+    del segment
+    assert not os.path.exists(place)
+
+
+def test_environment_that_names_no_way_is_refused(monkeypatch):
+    monkeypatch.delenv(segments.KINDS, raising=False)
+    usual = segments.kind_here()
+    monkeypatch.setenv(segments.KINDS, "paper")
+    with pytest.raises(ValueError, match=f"^PARALLELKIT_SEGMENTS must be one of {usual}") as caught:
+        segments.create(2)
+    assert str(caught.value).endswith(", got 'paper'")
+
+
+@linux
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM])
+def test_system_that_denies_memfd_gives_a_file(monkeypatch, code):
+    def denied(name):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "memfd_create", denied)
+    segment = segments.create(3)
+    assert target(segment).startswith(segments._folder(3))
+    monkeypatch.delattr(os, "memfd_create")
+    assert segments.kind_here() == "file"
+
+
+@linux
+def test_other_troubles_of_making_one_are_told_as_they_are(monkeypatch):
+    def full(name):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setenv(segments.KINDS, "memfd")
+    monkeypatch.setattr(os, "memfd_create", full)
+    with pytest.raises(OSError, match="Too many open files"):
+        segments.create(3)
+
+
+@posix
+def test_file_lies_in_the_temporary_folder_where_dev_shm_is_full_or_missing(monkeypatch):
+    import tempfile
+
+    for space in ((1 << 26, 100), (None, None)):
+        monkeypatch.setattr(machine, "shm_space", lambda space=space: space)
+        assert segments._folder(100) == tempfile.gettempdir()
+
+
+@posix
+def test_system_that_cannot_reserve_writes_zeros(monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    monkeypatch.setenv(segments.KINDS, "named")
+    segment = segments.create(STEP + 3)
+    assert segment[:] == bytes(STEP + 3)
+    assert os.stat(segment.handle().place).st_blocks * 512 > STEP
+
+
+@linux
+def test_every_page_is_there_before_it_is_used():
+    for segment in (segments.create(3 * STEP), segments.create(STEP, memoryview(bytes(STEP)))):
+        assert os.fstat(segment._descriptor).st_blocks * 512 >= len(segment)
+
+
+@linux
+def test_signals_while_it_is_made_neither_stop_nor_stall_it():
+    # Reserved in one go, 128 MiB take some 50 ms and would start anew with each tick.
+    code = """if 1:
+        import signal
+        from parallelkit import segments
+        ticks = []
+        signal.signal(signal.SIGALRM, lambda *_: ticks.append(1))
+        signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+        segment = segments.create(128 << 20)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print(segment[-1])
+    """
+    assert subprocess.check_output([sys.executable, "-c", code], timeout=60) == b"0\n"
+
+
+@posix
+def test_closing_spares_a_descriptor_that_is_another_file_now():
+    segment = segments.create(3)
+    number = segment._descriptor
+    os.close(number)
+    receive, send = os.pipe()
+    if number not in (receive, send):
+        os.dup2(receive, number)
+    del segment
+    gc.collect()
+    os.write(send, b"x")
+    assert os.read(number, 1) == b"x"
+    for descriptor in {number, receive, send}:
+        os.close(descriptor)
+
+
+@posix
+def test_place_that_became_something_else_is_not_opened(tmp_path):
+    # Opening a pipe that nobody writes would wait for ever.
+    handle = Handle(str(tmp_path / "pipe-abc"), "abc", (1, 1), 3)
+    os.mkfifo(handle.place)
+    with pytest.raises(FileNotFoundError):
+        segments.attach(handle)
+
+
+@linux
+def test_right_inode_with_a_wrong_token_is_refused():
+    segment = segments.create(3)
+    other = segment.handle()._replace(token="0" * 32)
+    with pytest.raises(FileNotFoundError):
+        segments.attach(other)
+
+
+@posix
+def test_file_that_changes_while_it_is_opened_is_noticed(tmp_path, monkeypatch):
+    place = tmp_path / "segment-abc"
+    place.write_bytes(b"abc")
+    handle = Handle(str(place), "abc", segments._identity(0), 3)
+    monkeypatch.setattr(segments, "_is_it", lambda handle, place: True)
+    with pytest.raises(FileNotFoundError):
+        segments.attach(handle)
+
+
+@linux
+def test_file_that_is_too_short_is_refused_and_closed(tmp_path):
+    segment = segments.create(3)
+    handle = segment.handle()._replace(length=1 << 20)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(ValueError, match="mmap length is greater"):
+        segments._opened(handle)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_fork_while_another_thread_attaches_does_not_hang():
+    segment = segments.create(3)
+    held, release = threading.Event(), threading.Event()
+
+    def hold():
+        with segments._segments._lock:
+            held.set()
+            release.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = fork_quietly()
+    if child == 0:
+        signal.alarm(30)
+        found = segments.attach(segment.handle())
+        os._exit(0 if found is segment else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    release.set()
+    thread.join()
+
+
+def fork_quietly() -> int:
+    """Fork although there are threads, of which Python warns from 3.12 on."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+@posix
+def test_fork_does_not_take_the_name_away(monkeypatch):
+    monkeypatch.setenv(segments.KINDS, "named")
+    segment = segments.create(3)
+    place = segment.handle().place
+    segments._unlink(place, os.getpid() + 1)
+    assert os.path.exists(place)
