@@ -5,8 +5,9 @@
 Each policy plays the same work on the simulator of the tests (`tests/simulator.py`): 2 to 1,024
 workers that are already there, seven shapes of cost, and items of 1 us to 30 ms on average.  What
 is printed is efficiency: the time that nobody can beat who does not know the costs, over the time
-taken.  A case has half a second of work per worker, at least two items for each, and at most
-a million items.  Everything is seeded, so two runs print the same.
+taken.  A case has half a second of work for each worker that the caller
+can feed, and at least two items for each; where these are more than 200,000, neighbours cost the
+same.  Everything is seeded, so two runs print the same.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ WORKERS = (2, 8, 64, 1024)
 MEANS = (1e-6, 30e-6, 1e-3, 30e-3)  # seconds per item
 SHARE = 0.5  # seconds of work for each worker
 FEWEST = 2  # items for each worker
-MOST = 1_000_000  # items in a case: more would only take longer to play
+MOST = 200_000  # different costs in a case: more would only take longer to play
 WARM = 150e-6  # seconds until a worker that is there already has its first chunk
 
 
@@ -135,24 +136,31 @@ POLICIES: dict[str, tuple[bool, Callable[[int], Decider]]] = {
 
 def case(
     shape: Callable[[int, random.Random], list[float]], mean: float, workers: int
-) -> list[float]:
-    """Return the costs of one case: `mean` seconds on average."""
-    count = max(FEWEST * workers, min(MOST, round(SHARE * workers / mean)))
+) -> tuple[list[float], int]:
+    """Return the costs of one case, `mean` seconds on average, and how often each is repeated."""
+    fed = min(workers, mean / CARRYING)
+    total = max(FEWEST * workers, round(SHARE * fed / mean))
+    repeat = -(-total // MOST)
+    count = total // repeat
     costs = shape(count, random.Random(count))
     scale = mean * count / sum(costs)
-    return [cost * scale for cost in costs]
+    return [cost * scale for cost in costs], repeat
 
 
-def least(costs: list[float], workers: int) -> float:
+def least(costs: list[float], repeat: int, workers: int, *, giant: bool) -> float:
     """Return the time below which nobody can be who does not know the costs beforehand.
 
     That is list scheduling (Graham 1966): whoever is free takes the next item, which costs nothing
     to hand out; or what the caller needs to pack all items, if that is more.
     """
+    packing = CARRYING * len(costs) * repeat
+    if repeat > 1:  # so many items fill the gaps; a giant and its repetitions count as one item
+        longest = max(costs) * (repeat if giant else 1)
+        return max(sum(costs) * repeat / workers, longest, packing)
     free = [0.0] * workers
     for cost in costs:
         heapq.heapreplace(free, free[0] + cost)
-    return max(*free, CARRYING * len(costs))
+    return max(*free, packing)
 
 
 def main() -> None:
@@ -168,12 +176,15 @@ def main() -> None:
     for workers in machines:
         for shape in SHAPES:
             for mean in means:
-                costs = case(shape, mean, workers)
-                length, bound = len(costs), least(costs, workers)
+                costs, repeat = case(shape, mean, workers)
+                length = len(costs) * repeat
+                bound = least(costs, repeat, workers, giant=shape is one_giant)
                 for name, (sized, policy) in POLICIES.items():
                     if not sized and workers > 64:
                         continue
-                    played = Machine(costs, WARM).play(policy(workers), length if sized else None)
+                    played = Machine(costs, WARM, repeat).play(
+                        policy(workers), length if sized else None
+                    )
                     value = bound / played.seconds
                     results.setdefault((name, workers), []).append(value)
                     if chosen.cases:

@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import secrets
-import sys
-import tempfile
 
 SLOTS = 4096
 """How many workers one board has room for: 64 bytes each, 256 KiB, touched only where used."""
@@ -59,6 +56,8 @@ class Board:
         self.name: str | None = None
         self.fd = -1
         if os.name == "nt":
+            import secrets
+
             self.name = f"parallelkit-{os.getpid()}-{secrets.token_hex(8)}"
         else:
             self.fd = _unlinked() if portable else _nameless()
@@ -95,14 +94,14 @@ def _words(where: int | str) -> memoryview:
 
 def _nameless() -> int:
     """Return the descriptor of shared memory that has no name and so cannot be left behind."""
-    if sys.platform == "linux":
-        try:
-            return os.memfd_create("parallelkit-board", os.MFD_CLOEXEC)
-        except OSError:  # a kernel or a sandbox without it
-            return _unlinked()
-    return _unlinked()
+    try:
+        return os.memfd_create("parallelkit-board", os.MFD_CLOEXEC)
+    except (AttributeError, OSError):  # another system, an old kernel, a sandbox
+        return _unlinked()
 
 
 def _unlinked() -> int:
+    import tempfile  # 3 ms, which no worker need spend
+
     with tempfile.TemporaryFile(prefix="parallelkit-") as file:
         return os.dup(file.fileno())

@@ -12,18 +12,20 @@ from collections import ChainMap
 from collections.abc import Callable
 from enum import Enum
 from functools import _lru_cache_wrapper, cached_property, lru_cache
-from typing import Any, Protocol
+from types import FunctionType
+from typing import Any, ClassVar, Protocol
 
 import cloudpickle
 from cloudpickle import cloudpickle as inner
 
-from .definitions import PROTOCOL, FunctionType, Known, Names, Reduction, own_reduction, reading
+from .definitions import PROTOCOL, Known, Names, Reduction, own_reduction, reading
 
 
 class Sink(Protocol):
     """Where a pickler writes."""
 
-    def write(self, piece: Any, /) -> object: ...
+    def write(self, piece: Any, /) -> object:
+        """Take what was written."""
 
 
 def _reduce_cached_property(obj: cached_property[Any]) -> Reduction:
@@ -34,7 +36,9 @@ def _reduce_cached_property(obj: cached_property[Any]) -> Reduction:
 class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
     """What both picklers share: how a thing is taken apart."""
 
-    dispatch_table = ChainMap(
+    globals_ref: dict[int, dict[str, Any]]  # cloudpickle's: the globals of the functions written
+    memo: Any  # pickle's: what was written, with numbers
+    dispatch_table: ClassVar[ChainMap[type, Any]] = ChainMap(
         {cached_property: _reduce_cached_property}, cloudpickle.Pickler.dispatch_table
     )
 
@@ -98,6 +102,7 @@ class Stream(_ByValue):
         self.memo = {key: entry for key, entry in memo.items() if entry[0] <= last}
 
     def reducer_override(self, obj: Any) -> Reduction:
+        """Return how pickle shall write `obj`; it asks about all but plain values."""
         kind = type(obj)
         if kind is FunctionType or issubclass(kind, type):
             return self._named(obj)
@@ -132,13 +137,16 @@ class Stream(_ByValue):
 class Inline(_ByValue):
     """Writes one frame, with everything in it that no one can look up."""
 
-    def __init__(self, sink: Sink, refer: Callable[[Any], Reduction], names: Names, known: Known):
+    def __init__(
+        self, sink: Sink, refer: Callable[[Any], Reduction], names: Names, known: Known
+    ) -> None:
         super().__init__(sink)
         self.refer = refer
         self.names = names
         self.known = known
 
     def reducer_override(self, obj: Any) -> Reduction:
+        """Return how pickle shall write `obj`; it asks about all but plain values."""
         answer = self.refer(obj)
         if isinstance(answer, str) and not self.names.finds(obj, answer):
             return self.remake(obj)

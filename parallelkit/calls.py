@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
@@ -16,62 +17,59 @@ from .scheduler import Limits
 from .source import Source
 
 if TYPE_CHECKING:
-    from .backends import Backend, Block
+    from .backends import Backend
 
 _REMEMBERED = 256  # functions whose cost is kept; a script has a handful
 
 _costs: OrderedDict[CodeType, tuple[float, float | None]] = OrderedDict()
 
 
-def blocks(
-    plan: Plan,
+def begin(
+    checked: Plan,
     work: Work,
     source: Source,
     ordered: bool = True,
     ahead: int | None = None,
     grace: float | None = 0.1,
-) -> Iterator[tuple[int, Block]]:
-    """Run a call and yield its outcomes, block by block, each with its first position."""
+) -> Engine:
+    """Return the engine that runs a call when its results are asked for."""
     limits = Limits(
-        workers=plan.workers,
+        workers=checked.workers,
         ordered=ordered,
-        keep_errors=plan.on_error != "raise",
-        home=plan.home,
-        chunksize=plan.chunksize,
+        keep_errors=checked.on_error != "raise",
+        home=checked.home,
+        chunksize=checked.chunksize,
         ahead=ahead,
         grace=grace,
     )
-    code = _code(work.fn)
-    pace = _pace(code, _crew(plan, source))
-    fn = work.fn
-    if plan.serial and plan.worker_state is not None:
-        state = plan.worker_state()
-        fn = _with_state(fn, state)
-    engine = Engine(work._replace(fn=fn), source, limits, pace, lambda: _open(plan, work))
-    yield from engine.results()
+    pace = _pace(_code(work.fn), _crew(checked, source))
+    here = work
+    if checked.serial and work.worker_state is not None:
+        here = work._replace(fn=partial(work.fn, work.worker_state()))
+    return Engine(here, source, limits, pace, lambda: _open(checked, work))
+
+
+def conclude(engine: Engine) -> None:
+    """Remember what the call taught, and raise what it failed with, if it did."""
+    code, pace = _code(engine.work.fn), engine.run.pace
     if code is not None and pace.item is not None:
         _remember(code, pace.item, pace.carriage)
+    if engine.failure is not None:
+        raise engine.failure
 
 
-def _with_state(fn: Callable[..., Any], state: Any) -> Callable[..., Any]:
-    def with_state(*arguments: Any) -> Any:
-        return fn(state, *arguments)
-
-    return with_state
-
-
-def _open(plan: Plan, work: Work) -> Backend:
+def _open(checked: Plan, work: Work) -> Backend:
     """Return a backend for one run; loading what it takes is put off until it is needed."""
     from .backends.processes import Processes
 
-    share = max(1, cpu_count() // plan.workers)
-    root = (work.fn, plan.worker_state, work.op)
-    return Processes(root, share, plan.seed, plan.on_error == "raise")
+    share = max(1, cpu_count() // checked.workers)
+    root = (work.fn, work.worker_state, work.op)
+    return Processes(root, share, work.seed, checked.on_error == "raise")
 
 
-def _crew(plan: Plan, source: Source) -> int:
+def _crew(checked: Plan, source: Source) -> int:
     """Return how many workers the call could use."""
-    return plan.workers if source.length is None else min(plan.workers, source.length)
+    return checked.workers if source.length is None else min(checked.workers, source.length)
 
 
 def _pace(code: CodeType | None, crew: int) -> Pace:

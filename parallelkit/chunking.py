@@ -15,12 +15,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
-JOURNEY = 6e-6  # caller's CPU time per chunk, sent and received (measured over a socket pair)
+JOURNEY = 10e-6  # seconds of the caller per chunk, sent and received (measured, socket pair)
 SHORTEST = 200e-6  # twenty journeys of 10 us: what a chunk costs is then 5 % of what it does
 LONGEST = 4e-3  # so short that a second one may wait behind it and hide the journey
-ROUND = 6  # times the caller's journeys to all workers, which it must not spend its time on
+ROUND = 4  # times the caller's journeys to all workers, which it must not spend its time on
 SHARES = 4  # chunks per worker that the rest is cut into; 2 to 8 differ by 1 % (simulate)
-GROWTH = 2  # a chunk is at most so many times what was measured: an unknown cost is met in steps
+GROWTH = 16  # a chunk is at most so many times what was measured: an unknown cost is met in steps
 
 PROBE = 1e-3  # what the caller runs before a measured price is believed (first calls are dear)
 SLICE = 2e-3  # the caller's shortest turn after that: a decision, some 5 us, is then 0.3 % of it
@@ -70,18 +70,22 @@ class Pace:
     def chunk(self, left: int, workers: int) -> int:
         """Return how many items to send next to one of `workers`, of `left` not yet sent."""
         item = self.item
-        if item is None or left <= workers:
+        if item is None:
             return 1
-        if self.carriage and workers * self.carriage > 2 * item:
-            # The caller, who carries one way, cannot feed more: shares are of those it can.
-            workers = int(2 * item / self.carriage) + 1
+        known = GROWTH * self.seen / workers
         rest = left * item
+        least = SHORTEST
+        if self.carriage and workers * self.carriage > 2 * item:
+            # The caller, who carries one way, cannot feed more: shares are of those it can, and a
+            # journey should be little beside what it carries.
+            workers = int(2 * item / self.carriage) + 1
+            least = max(least, 20 * JOURNEY / self.carriage * item)
         # Chunks of t seconds cost the caller rest / t journeys, and the last of them may end t
         # later than it could: their sum is least where t is the root.
         best = max(rest / (SHARES * workers), sqrt(rest * JOURNEY))
-        seconds = max(best, min(SHORTEST, rest / workers))
-        longest = max(LONGEST, ROUND * workers * JOURNEY)
-        return max(1, int(min(min(seconds, longest) / item, GROWTH * self.seen)))
+        seconds = max(best, min(least, rest / workers))
+        longest = max(LONGEST, least, ROUND * workers * JOURNEY)
+        return max(1, min(left, int(min(min(seconds, longest) / item, known))))
 
     def budget(self) -> float:
         """Return for how long the caller works by itself before it decides again."""

@@ -16,9 +16,10 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
+from types import FunctionType
 from typing import Any, NoReturn
 
-from .definitions import PROTOCOL, FunctionType, Known, Names, Reduction, own_reduction, reading
+from .definitions import PROTOCOL, Known, Names, Reduction, own_reduction, reading
 from .definitions import definition as definition  # noqa: PLC0414  # frames name it
 from .failures import pack_error
 
@@ -49,40 +50,23 @@ class _Pickler(pickle.Pickler):
 
     def __init__(self, sink: _Pieces, refer: Callable[[Any], Reduction]) -> None:
         super().__init__(sink, PROTOCOL)
-        self.reducer_override = refer
+        self.reducer_override = refer  # type: ignore[method-assign]  # pickle looks for it here
 
 
-class _Frames:
-    """Makes frames: with plain pickle if that will do, else with cloudpickle."""
+class _References:
+    """Writes definitions as their numbers; `define`, where this side can, makes further ones.
 
-    def __init__(self, known: Known, names: Names, define: Callable[[object], object]) -> None:
+    It is apart from `_Frames` so that picklers, which know it, are in no cycle: what a run holds
+    is to be free when the run ends, not when the garbage collector comes by.
+    """
+
+    def __init__(
+        self, known: Known, names: Names, define: Callable[[object], object] | None
+    ) -> None:
         self.known = known
         self.names = names
         self.define = define
         self.plain: set[type] = set()  # types about which there is nothing to say
-        self.sink = _Pieces()
-        self.pickler = _Pickler(self.sink, self.refer)
-
-    def dumps(self, obj: object) -> bytes:
-        """Return `obj` as bytes; whatever pickling raises is raised."""
-        try:
-            self.pickler.dump(obj)
-            frame = self.sink.take()
-        except Exception:  # pickle can do less than cloudpickle, and says so in many ways
-            self.sink.pieces.clear()
-            return self._dumps_by_value(obj)
-        finally:
-            self.pickler.clear_memo()
-        if len(frame) > LARGE:
-            self.pickler = _Pickler(self.sink, self.refer)
-        return frame
-
-    def _dumps_by_value(self, obj: object) -> bytes:
-        from .byvalue import Inline
-
-        sink = _Pieces()
-        Inline(sink, self.refer, self.names, self.known).dump(obj)
-        return sink.take()
 
     def refer(self, obj: Any) -> Reduction:
         """Return a reference for what is or should be a definition, and `NotImplemented` else."""
@@ -103,12 +87,41 @@ class _Frames:
     def _reference(self, obj: object, name: str | None = None) -> Reduction:
         numbers = self.known.numbers
         if id(obj) not in numbers:
-            if not self.names.defines(obj, name):
+            if self.define is None or not self.names.defines(obj, name):
                 return NotImplemented
             self.define(obj)
-            if id(obj) not in numbers:  # this side defines nothing
-                return NotImplemented
         return definition, (numbers[id(obj)],)
+
+
+class _Frames:
+    """Makes frames: with plain pickle if that will do, else with cloudpickle."""
+
+    def __init__(self, references: _References) -> None:
+        self.references = references
+        self.sink = _Pieces()
+        self.pickler = _Pickler(self.sink, references.refer)
+
+    def dumps(self, obj: object) -> bytes:
+        """Return `obj` as bytes; whatever pickling raises is raised."""
+        try:
+            self.pickler.dump(obj)
+            frame = self.sink.take()
+        except Exception:  # pickle can do less than cloudpickle, and says so in many ways
+            self.sink.pieces.clear()
+            return self._dumps_by_value(obj)
+        finally:
+            self.pickler.clear_memo()
+        if len(frame) > LARGE:
+            self.pickler = _Pickler(self.sink, self.references.refer)
+        return frame
+
+    def _dumps_by_value(self, obj: object) -> bytes:
+        from .byvalue import Inline
+
+        sink = _Pieces()
+        references = self.references
+        Inline(sink, references.refer, references.names, references.known).dump(obj)
+        return sink.take()
 
 
 class _NotByName(Exception):
@@ -117,10 +130,6 @@ class _NotByName(Exception):
 
 def _refuse(_: object) -> NoReturn:
     raise _NotByName
-
-
-def _define_nothing(_: object) -> None:
-    pass
 
 
 class _Stream:
@@ -171,7 +180,7 @@ class Definitions:
     def __init__(self, root: object, by_value: Iterable[str] = ()) -> None:
         self._stream = _Stream(Names(by_value))
         self._known = self._stream.known
-        self._frames = _Frames(self._known, self._stream.names, self._stream.define)
+        self._frames = _Frames(_References(self._known, self._stream.names, self._stream.define))
         self._tell_root(root)
 
     @property
@@ -183,7 +192,7 @@ class Definitions:
         sink = _Pieces()
         stream = self._stream
         try:
-            _Pickler(sink, _Frames(self._known, stream.names, _refuse).refer).dump(root)
+            _Pickler(sink, _References(self._known, stream.names, _refuse).refer).dump(root)
         except Exception:  # something must go by value
             self._tell_root_by_value(root)
         else:
@@ -240,7 +249,7 @@ class Replica:
         self._unpickler = pickle.Unpickler(self._tape)
         # What has a name here has one in the caller too, since both import the same modules; and
         # a name in `__main__`, which is empty here, is found out by pickle.
-        self._frames = _Frames(self._known, Names(), _define_nothing)
+        self._frames = _Frames(_References(self._known, Names(), None))
 
     def learn(self, blob: bytes | bytearray | memoryview) -> Any:
         """Take in the next blob of the definition stream and return what was dumped in it."""

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable
 from contextvars import ContextVar
 from functools import lru_cache
+from types import FunctionType
 from typing import Any
 from weakref import WeakSet
 
@@ -23,7 +24,6 @@ PROTOCOL = 5
 
 Reduction = Any  # a name, a tuple, or NotImplemented: what pickle's `reducer_override` may return
 
-FunctionType = type(lambda: None)
 _CACHED = type(lru_cache(lambda: None))
 
 MAINS = frozenset({"__main__", "__mp_main__"})
@@ -68,7 +68,9 @@ class Names:
         module = getattr(obj, "__module__", None)
         if not isinstance(module, str) or self.importable(module):
             return False
-        return holds(module, name or getattr(obj, "__qualname__", ""), obj)
+        if name is None:
+            name = getattr(obj, "__qualname__", "")
+        return holds(module, str(name), obj)
 
     def finds(self, obj: object, name: str) -> bool:
         """Whether a worker finds `obj` under `name` in its module."""
@@ -114,7 +116,7 @@ def findable(module: str) -> bool:
 
 
 @lru_cache(maxsize=4096)  # a search costs some 50 us; a big program loads some 2000 modules
-def _findable(module: str, path: tuple[str, ...]) -> bool:
+def _findable(module: str, _: tuple[str, ...]) -> bool:
     parent = module.rpartition(".")[0]
     search = None
     if parent:
@@ -127,7 +129,7 @@ def _findable(module: str, path: tuple[str, ...]) -> bool:
         try:
             spec = finder.find_spec(module, search)
         except Exception:  # an import hook of someone's, which may not know what it is asked
-            continue
+            spec = None
         if spec is not None:
             return _same_file(spec.origin, getattr(sys.modules.get(module), "__file__", None))
     return False
@@ -150,7 +152,7 @@ def own_reduction(obj: object, kind: type) -> Reduction:
     """
     if kind in copyreg.dispatch_table:
         return None
-    if issubclass(kind, BaseException) and keeps_default_reduce(kind):
+    if isinstance(obj, BaseException) and keeps_default_reduce(type(obj)):
         return reduce_error(obj)
     written = isinstance(kind.__reduce__, FunctionType)
     written = written or isinstance(kind.__reduce_ex__, FunctionType)

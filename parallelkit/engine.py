@@ -9,7 +9,7 @@ long, a helper thread (`guard`) keeps the rest moving.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -64,24 +64,30 @@ class Engine:
         self.blocks: dict[int, Block] = {}
         self.errors: dict[int, BaseException] = {}
         self.sent: dict[int, deque[range]] = {}
+        self.failure: BaseException | None = None
         self.home = Home(work.fn, source, work.seed, work.op)
 
-    def results(self) -> Iterator[tuple[int, Block]]:
-        """Yield blocks of outcomes, each with its first position; raise what the run fails with."""
+    def results(self) -> Generator[Block, None, None]:
+        """Yield blocks of outcomes; at the end `failure` is what the run failed with, if it did.
+
+        It is not raised from here, because a generator cannot raise a StopIteration of the user's.
+        """
         try:
             while True:
                 while self.todo:
                     command = self.todo.popleft()
                     if isinstance(command, events.Give):
-                        yield command.chunk.start, self._outcomes(command.chunk)
+                        yield self._outcomes(command.chunk)
                         self.source.drop(command.chunk)
                         self.events.append(events.Taken(len(command.chunk)))
                     elif isinstance(command, events.Finish):
-                        if self.source.error is not None:
-                            raise self.source.error
+                        self.failure = self.source.error
+                        return
+                    elif isinstance(command, events.Fail):
+                        self.failure = self._failure(command.position, command.reason)
                         return
                     else:
-                        self._obey(command)
+                        self.obey(command)
                 self.step()
         finally:
             if self.backend is not None:
@@ -136,7 +142,8 @@ class Engine:
 
     # Commands.
 
-    def _obey(self, command: events.Command) -> None:
+    def obey(self, command: events.Command) -> None:
+        """Carry out a command, but for those that `results` itself sees to."""
         match command:
             case events.Send(worker, chunk):
                 self._send(worker, chunk)
@@ -148,8 +155,6 @@ class Engine:
                 self._start(count)
             case events.Kill(worker):
                 self._kill(worker)
-            case events.Fail(position, reason):
-                raise self._failure(position, reason)
 
     def _start(self, count: int) -> None:
         if self.backend is None:

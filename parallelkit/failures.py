@@ -1,4 +1,4 @@
-"""Exceptions that travel: from the worker where one was raised to the caller, who sees it as itself.
+"""Exceptions that travel: raised in a worker, seen by the caller as themselves.
 
 Pickle alone loses an exception's cause, context and traceback, and calls its class's `__init__`
 with arguments that this may not take.  Here they all go along, and what still cannot travel is
@@ -11,14 +11,14 @@ from __future__ import annotations
 import builtins
 import os
 import pickle
-from collections.abc import Callable, Iterator
-from types import TracebackType
+from collections.abc import Iterator
+from types import FunctionType, TracebackType
 from typing import Any, NamedTuple, Protocol
 
 from .errors import RemoteError
 
 MOST = 32
-"""Exceptions that travel together, at most: chained in a loop that retries, they could be thousands."""
+"""Exceptions that travel together, at most: a loop that retries can chain thousands."""
 
 FRAMES = 40
 """Frames of a traceback that are told at either end; deep recursion has a thousand between them."""
@@ -29,8 +29,11 @@ _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 class Carrier(Protocol):
     """What turns objects into bytes and back: one side of a codec."""
 
-    def dumps(self, obj: object) -> bytes: ...
-    def loads(self, frame: bytes) -> Any: ...
+    def dumps(self, obj: object) -> bytes:
+        """Return `obj` as bytes."""
+
+    def loads(self, frame: bytes) -> Any:
+        """Return the object that these bytes are of."""
 
 
 class _Plain:
@@ -41,7 +44,7 @@ class _Plain:
 
 
 class Link(NamedTuple):
-    """How one exception hangs together with the others, by their numbers, and where it came from."""
+    """How one exception hangs together with others, by their numbers, and where it came from."""
 
     cause: int | None
     context: int | None
@@ -82,7 +85,7 @@ def unpack_error(frame: bytes | bytearray | memoryview, carrier: Carrier = _Plai
 
 
 def _family(error: BaseException) -> list[BaseException]:
-    """Return `error` and, nearest first, all it names as cause, context or member: `MOST` at most."""
+    """Return `error` and all it has as cause, context or member, nearest first, up to `MOST`."""
     family = [error]
     seen = {id(error)}
     for one in family:  # grows meanwhile
@@ -212,15 +215,17 @@ def keeps_default_reduce(kind: type[BaseException]) -> bool:
     It would do so with `args`, which are what the class's author passed to `super().__init__`, not
     what that `__init__` takes: it fails, or builds something else (python/cpython#44791).
     """
-    function = type(_told)
-    if any(isinstance(method, function) for method in (kind.__reduce__, kind.__reduce_ex__)):
+    if any(
+        isinstance(getattr(kind, name), FunctionType) for name in ("__reduce__", "__reduce_ex__")
+    ):
         return False
-    return isinstance(kind.__init__, function) or isinstance(kind.__new__, function)
+    return any(isinstance(getattr(kind, name), FunctionType) for name in ("__init__", "__new__"))
 
 
 def reduce_error(error: BaseException) -> tuple[Any, ...]:
     """Return what makes pickle rebuild `error` without calling its class's `__init__`."""
-    kind, args, *state = error.__reduce__()  # type: ignore[misc]
+    reduced: Any = error.__reduce__()
+    kind, args, *state = reduced
     return (revive, (kind, args), *state)
 
 
@@ -231,9 +236,7 @@ def revive(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
         >>> revive(FileNotFoundError, (2, "gone")).errno
         2
     """
-    base: Callable[..., Any] = next(
-        cls for cls in kind.__mro__ if getattr(builtins, cls.__name__, None) is cls
-    )
-    error: BaseException = base.__new__(kind, *args)  # type: ignore[attr-defined]
-    base.__init__(error, *args)  # type: ignore[misc]
+    base: Any = next(cls for cls in kind.__mro__ if getattr(builtins, cls.__name__, None) is cls)
+    error: BaseException = base.__new__(kind, *args)
+    base.__init__(error, *args)
     return error

@@ -9,16 +9,31 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+from collections import deque
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from . import events
+from .backends import Backend
+from .events import Command, Event, Fail, Finish, Give, Pull, Tick, Work
+from .scheduler import Run
 
-if TYPE_CHECKING:
-    from .engine import Engine
-
-_CALLERS = (events.Give, events.Fail, events.Finish, events.Pull, events.Work)
+_CALLERS = (Give, Fail, Finish, Pull, Work)
 """Commands that only the caller's own thread carries out."""
+
+
+class Engine(Protocol):
+    """What the guard asks of the engine that it stands in for."""
+
+    run: Run
+    backend: Backend | None
+    events: deque[Event]
+    todo: deque[Command]
+
+    def step(self) -> None:
+        """Pass one event to the run, waiting for one if there is none."""
+
+    def obey(self, command: Command) -> None:
+        """Carry out a command."""
 
 
 class Guard:
@@ -55,9 +70,7 @@ class Guard:
     def _attend(self) -> None:
         engine = self.engine
         try:
-            while not self.over:
-                if engine.backend is None and not self._alarmed():
-                    return
+            while engine.backend is not None or self._alarmed():
                 with self.acting:
                     if self.over:
                         return
@@ -74,7 +87,7 @@ class Guard:
     def _act(self) -> None:
         engine = self.engine
         if engine.backend is None:
-            engine.events.append(events.Tick())
+            engine.events.append(Tick())
         engine.step()
         kept = []
         while engine.todo:
@@ -82,7 +95,7 @@ class Guard:
             if isinstance(command, _CALLERS):
                 kept.append(command)
             else:
-                engine._obey(command)
+                engine.obey(command)
                 if engine.backend is not None:
                     engine.backend.wakeable()
         engine.todo.extend(kept)

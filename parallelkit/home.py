@@ -85,17 +85,17 @@ class Home:
                     keep(fn(*arguments))
             position += size
             before, now = now, perf_counter()
-            self._adapt(now - before, budget)
+            self._adapt(size, now - before, budget)
 
     def _items(self, items: Iterable[Any], position: int) -> Iterable[Any] | Iterator[Any]:
         return items if self.seed is None else seeded(items, self.seed, position)
 
-    def _adapt(self, seconds: float, budget: float) -> None:
-        """Choose the stride so that it takes a tenth of the budget or less."""
-        if seconds < budget / 20:
+    def _adapt(self, size: int, seconds: float, budget: float) -> None:
+        """Choose the stride, so that it takes about a tenth of the budget, from the last one."""
+        if seconds > budget / 5:
+            self.stride = max(1, size // 2)
+        elif seconds < budget / 20 and size == self.stride:
             self.stride *= 2
-        elif seconds > budget / 5:
-            self.stride = max(1, self.stride // 2)
 
     def _weigh(self, chunk: range, values: list[Any]) -> float | None:
         """Return, once per run, the seconds to pickle and unpickle an item and its result.

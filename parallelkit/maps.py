@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from .backends import Block
-from .calls import blocks
+from .calls import begin, conclude
 from .engine import Work
 from .options import OnError, Options, Plan, check_call, plan
 from .source import source
@@ -63,12 +64,14 @@ def pmap(
     """
     checked = plan(Options(workers, chunksize, backend, on_error, seed, worker_state))
     check_call("pmap", fn, iterables)
+    engine = begin(checked, Work(fn, worker_state, None, checked.seed), source(iterables))
     results: list[R] = []
-    for _, block in blocks(checked, Work(fn, seed=checked.seed), source(iterables)):
+    for block in engine.results():
         if block.failures:
             results.extend(_kept(block, checked))
         else:
             results.extend(block.values)
+    conclude(engine)
     return results
 
 
@@ -104,15 +107,19 @@ def imap(
     """
     checked = plan(Options(workers, chunksize, backend, on_error, seed, worker_state))
     check_call("imap", fn, iterables)
-    return _results(checked, Work(fn, seed=checked.seed), iterables, ordered)
+    work = Work(fn, worker_state, None, checked.seed)
+    return _results(checked, work, iterables, ordered)
 
 
 def _results(
     checked: Plan, work: Work, iterables: tuple[Iterable[Any], ...], ordered: bool
 ) -> Iterator[Any]:
     grace = None if ordered else 0.0
-    for _, block in blocks(checked, work, source(iterables), ordered, AHEAD, grace):
-        yield from _kept(block, checked) if block.failures else block.values
+    engine = begin(checked, work, source(iterables), ordered, AHEAD, grace)
+    with contextlib.closing(engine.results()) as outcomes:  # now, not when it is collected
+        for block in outcomes:
+            yield from _kept(block, checked) if block.failures else block.values
+    conclude(engine)
 
 
 def _kept(block: Block, checked: Plan) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from .calls import blocks
+from .calls import begin, conclude
 from .engine import Work
 from .folding import Tree
 from .options import Options, check_call, plan
@@ -65,9 +65,11 @@ def preduce(
     fn = (_second if worker_state is not None else _same) if map is None else map
     check_call("preduce", fn, (iterable,))
     tree, empty = Tree(op), True
-    for _, block in blocks(checked, Work(fn, op=op, seed=checked.seed), source((iterable,))):
+    engine = begin(checked, Work(fn, worker_state, op, checked.seed), source((iterable,)))
+    for block in engine.results():
         tree.add(block.values)
         empty = False
+    conclude(engine)
     if not empty:
         total: T = tree.total()
         return total if isinstance(initial, _Missing) else op(initial, total)

@@ -140,7 +140,7 @@ class Run:
             staff.starting -= event.count
             staff.allowed = max(0, staff.allowed - event.count)
         else:
-            self._fail(self._first(), "cancelled")
+            self._end(Fail(self._first(), "cancelled"))
 
     def _done(self, event: Done, now: float) -> None:
         worker, stop, failed = event.worker, event.stop, event.failed
@@ -248,7 +248,7 @@ class Run:
             self._end(Finish())
             return
         if self.failures.first is not None and self._settled(self.failures.first, now):
-            self._fail(self.failures.first, self.failures.reason)
+            self._end(Fail(self.failures.first, self.failures.reason))
             return
         if not staff.hired:
             self._consider()
@@ -413,12 +413,10 @@ class Run:
             if not size:
                 return
         home.chunk, home.since = stock.take_waiting(size), now
-        if not self.staff.hired and self.staff.allowed > 1 and not self._last():
+        more = stock.queued or not stock.exhausted
+        if more and not self.staff.hired and self.staff.allowed > 1:
             home.watch = now + budget + OVERDUE
         self._out.append(Work(home.chunk, budget))
-
-    def _last(self) -> bool:
-        return self.input.exhausted and not self.input.queued
 
     def _helps(self, budget: float) -> bool:
         """Return whether the caller should run items while workers are on their way."""
@@ -433,12 +431,9 @@ class Run:
         if self.staff.count() or self.home.chunk is not None:
             return
         if self.failures.first is not None:
-            self._fail(self.failures.first, self.failures.reason)
+            self._end(Fail(self.failures.first, self.failures.reason))
         elif not self.limits.home or self.input.alone:  # what may have killed a worker stays out
-            self._fail(self._first(), "unstaffed")
-
-    def _fail(self, position: int, reason: Reason) -> None:
-        self._end(Fail(position, reason))
+            self._end(Fail(self._first(), "unstaffed"))
 
     def _end(self, command: Fail | Finish) -> None:
         self._out.append(command)

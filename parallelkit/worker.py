@@ -54,7 +54,7 @@ class Job:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.replica = Replica()
-        self.fn: Callable[..., Any] | None = None
+        self.fn: Any = None
         self.op: Callable[[Any, Any], Any] | None = None
         self.broken: bytes | None = None
         self.stride = 1
@@ -63,9 +63,9 @@ class Job:
         """Take in a definition; the first is the function, with what goes with it."""
         root = self.replica.learn(blob)
         if self.fn is None:
-            self.fn, make_state, self.op = root  # type: ignore[misc]
+            self.fn, make_state, self.op = root
             if make_state is not None:
-                self.fn = partial(self.fn, make_state())  # type: ignore[arg-type]
+                self.fn = partial(self.fn, make_state())
 
     def calls(self, columns: tuple[Any, ...], start: int) -> Iterator[Any]:
         """Return an iterator of the arguments of each call, each a tuple if there are several."""
@@ -137,7 +137,7 @@ class Worker:
         try:
             self.job.learn(message.body)
         except BaseException as error:  # importing the user's modules can raise anything
-            self.job.broken = pack_error(error)
+            self.job.broken = pack_error(error, self.job.replica)
             self.say(Message(wire.BROKEN, self.job.broken, run))
         else:
             if first:
@@ -152,7 +152,7 @@ class Worker:
         try:
             columns = self.job.replica.loads(message.body)
         except BaseException as error:  # an item's own __setstate__ can raise anything
-            failures = dict.fromkeys(range(count), pack_error(error))
+            failures = dict.fromkeys(range(count), pack_error(error, self.job.replica))
             body = pickle.dumps((self.job.replica.dumps([None] * count), failures), 5)
             self.say(Message(wire.DONE, body, start + count, count))
         else:
@@ -174,14 +174,14 @@ class Worker:
             try:
                 run(job.fn, islice(calls, size), values.append)
             except BaseException as error:  # SystemExit and KeyboardInterrupt are the item's too
-                failures[len(values)] = pack_error(error)
+                failures[len(values)] = pack_error(error, self.job.replica)
                 values.append(None)
             if len(values) == before:  # the arguments ran out, which must not go on for ever
-                failures[before] = pack_error(RuntimeError("an item got lost on its way"))
+                failures[before] = pack_error(RuntimeError("an item got lost on its way"), job.replica)
                 values.append(None)
             position += len(values) - before
             now = perf_counter()
-            self._adapt(now - began)
+            self._adapt(size, now - began)
             began = now
             if position < stop and (now - sent > FLUSH or (failures and job.settings.urgent)):
                 self.send(position, values, failures, now - sent)
@@ -194,18 +194,18 @@ class Worker:
         try:
             body, failed = self.job.pack(stop - len(values), values, failures)
         except BaseException as error:  # the reduction's operation raised
-            failures = dict.fromkeys(range(len(values)), pack_error(error))
+            failures = dict.fromkeys(range(len(values)), pack_error(error, self.job.replica))
             nothing = self.job.replica.dumps([None] * len(values))
             body, failed = pickle.dumps((nothing, failures), 5), len(failures)
         _flush_output()
         self.say(Message(wire.DONE, body, stop, failed, spent))
 
-    def _adapt(self, seconds: float) -> None:
-        """Choose how many items one stamp covers, from the time the last one covered."""
-        if seconds < _SHORT:
+    def _adapt(self, size: int, seconds: float) -> None:
+        """Choose how many items one stamp covers, from the time that the last `size` took."""
+        if seconds > _LONG:
+            self.job.stride = max(1, int(size * _SHORT / seconds))
+        elif seconds < _SHORT and size == self.job.stride:
             self.job.stride *= 2
-        elif seconds > _LONG and self.job.stride > 1:
-            self.job.stride = max(1, int(self.job.stride * _SHORT / seconds))
 
 
 def _run_single(fn: Callable[..., Any], items: Iterable[Any], keep: Callable[[Any], None]) -> None:

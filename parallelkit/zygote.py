@@ -117,7 +117,7 @@ class Zygote:
             worker.main(sock, slot)
             status = 0
         except BaseException:  # a worker's own failure must be seen, not unwind into the zygote
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+            sys.excepthook(*sys.exc_info())
         finally:
             leave(status)
 
@@ -216,3 +216,4 @@ def main(control: int, board: int, caller: int) -> None:
     gc.collect()
     gc.freeze()  # what is here now stays shared: a collector's pass in a worker would copy it
     Zygote(socket.socket(fileno=control), board, caller).serve()
+    os._exit(0)

@@ -55,12 +55,16 @@ class Played(NamedTuple):
 
 
 class Machine:
-    """A machine with as many workers as are asked for, each there `launch` seconds later."""
+    """A machine with as many workers as are asked for, each there `launch` seconds later.
 
-    def __init__(self, costs: Sequence[float], launch: float, pull: float = 0.0) -> None:
-        self.sums = [0.0, *itertools.accumulate(costs)]
+    Each of `costs` is that of `repeat` items in a row.
+    """
+
+    def __init__(self, costs: Sequence[float], launch: float, repeat: int = 1) -> None:
+        self.sums = [0.0, *itertools.accumulate(costs), 0.0]
+        self.repeat = repeat
+        self.count = len(costs) * repeat
         self.launch = launch
-        self.pull = pull
         self.agenda: list[tuple[float, int, Event]] = []
         self.order = itertools.count()
         self.numbers = itertools.count(HOME + 1)
@@ -71,8 +75,7 @@ class Machine:
 
     def play(self, run: Decider, length: int | None) -> Played:
         """Play `run` to its end; with no length the items come from an iterator."""
-        count = len(self.sums) - 1
-        self.tell(0.0, Begin(length, 0 if length is None else count))
+        self.tell(0.0, Begin(length, 0 if length is None else self.count))
         for events in itertools.count(1):
             for command in run.handle(self.next(run.deadline), self.now):
                 if isinstance(command, Finish | Fail):
@@ -104,26 +107,32 @@ class Machine:
                 self.free[worker] = 0.0
                 self.tell(self.now + self.launch, Joined(worker))
         elif isinstance(command, Pull):
-            count = min(command.count, len(self.sums) - 1 - self.pulled)
+            count = min(command.count, self.count - self.pulled)
             self.pulled += count
-            last = count < command.count
-            self.now += self.pull * count
-            self.tell(self.now, Pulled(count, last))
+            self.tell(self.now, Pulled(count, last=count < command.count))
+
+    def before(self, position: int) -> float:
+        """Return what all items before `position` cost."""
+        index, rest = divmod(position, self.repeat)
+        start = self.sums[index]
+        return start * self.repeat + (self.sums[index + 1] - start) * rest
 
     def send(self, worker: int, chunk: range) -> None:
         self.chunks += 1
         self.now += PACKING / 2 + CARRYING * len(chunk)
-        seconds = self.sums[chunk.stop] - self.sums[chunk.start]
+        seconds = self.before(chunk.stop) - self.before(chunk.start)
         begun = max(self.now + LATENCY / 2, self.free[worker])
         self.free[worker] = begun + seconds
-        self.tell(begun + seconds + LATENCY / 2, Done(worker, chunk.stop, seconds, (), 2 * CARRYING))
+        self.tell(
+            begun + seconds + LATENCY / 2, Done(worker, chunk.stop, seconds, (), 2 * CARRYING)
+        )
 
     def work(self, chunk: range, budget: float) -> None:
         """Run items in the caller; a helping thread sees to the rest once a turn is overdue."""
         stop = chunk.start + 1
-        begun = self.sums[chunk.start]
-        while stop < chunk.stop and self.sums[stop] - begun < budget:
+        begun = self.before(chunk.start)
+        while stop < chunk.stop and self.before(stop) - begun < budget:
             stop += 1
-        seconds = self.sums[stop] - begun
+        seconds = self.before(stop) - begun
         self.tell(self.now + seconds, Done(HOME, stop, seconds))
         self.now += min(seconds, budget)

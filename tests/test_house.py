@@ -27,7 +27,10 @@ FLOORS = [
     {"segments", "ledgers"},
     {"shared"},
     # Floor 2: one run, and what travels.
-    {"scheduler", "codec", "sync", "failures", "seeding", "folding", "context"},
+    {"scheduler", "sync", "failures", "seeding", "folding", "context", "culprits"},
+    {"definitions"},
+    {"byvalue"},
+    {"codec"},
     # Floor 3: what runs in a worker, what watches.
     {"worker", "progress", "report", "journal"},
     # Floor 4: workers are described, started, kept, and used.
@@ -63,6 +66,9 @@ TESTED_IN = {
     "backends": "test_engine",  # a port does nothing by itself
     "events": "test_scheduler",  # words mean something only in a run
 }
+
+# Attributes born in a class of others, and set again in ours.
+BORN_ELSEWHERE = {"Stream": {"globals_ref", "memo"}}  # cloudpickle's Pickler
 
 LINES = 450  # of a file: what one reader holds in mind in one sitting
 BODY = 40  # lines of a function without its docstring: one screen
@@ -216,11 +222,10 @@ def born(node: ast.ClassDef) -> set[str]:
 def test_classes_are_small_and_their_attributes_born_in_init(name):
     nodes = [node for node in ast.walk(parsed(ROOMS[name])) if isinstance(node, ast.ClassDef)]
     classes = {node.name: node for node in nodes}
-    late = {
-        each.name: unborn
-        for each in nodes
-        if (unborn := attributes(each) - set().union(*map(born, ancestry(each, classes))))
-    }
+    late = {}
+    for each in nodes:
+        known = BORN_ELSEWHERE.get(each.name, set()).union(*map(born, ancestry(each, classes)))
+        late |= {each.name: attributes(each) - known} if attributes(each) - known else {}
     sizes = {each.name: len(attributes(each) | fields(each)) for each in nodes}
 
     assert not late, "attributes that are not born in __init__"

@@ -39,6 +39,9 @@ class Backend(Protocol):
         A `Done` comes with the outcomes of the part that it reports.
         """
 
+    def wakeable(self) -> None:
+        """Make ready for `wake`."""
+
     def wake(self) -> None:
         """Make a `wait` that another thread is in return now."""
 

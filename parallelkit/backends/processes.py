@@ -28,6 +28,8 @@ _runs = itertools.count(1)
 
 Outcome = tuple[Event, Block | None]
 
+_DYING = 0.2  # seconds that a process may take from closing its socket to its end
+
 
 class Processes:
     """Worker processes on this machine, for one run.
@@ -88,7 +90,9 @@ class Processes:
 
     def send(self, worker: int, chunk: range, columns: tuple[Any, ...]) -> None:
         """Have `worker` run a chunk."""
-        link = self.links[worker]
+        link = self.links.get(worker)
+        if link is None:  # it is lost, as the run is about to hear
+            return
         body = self.definitions.dumps_salvaging(columns)
         self._teach(link)
         link.chunks.append(chunk)
@@ -162,7 +166,7 @@ class Processes:
         elif message.kind == wire.JOINED:
             self.happened.append((Joined(number), None))
         else:
-            raise unpack_error(message.body)
+            raise unpack_error(message.body, self.definitions)
 
     def _done(self, number: int, link: Link, message: Message) -> None:
         chunk = link.chunks[0]
@@ -180,7 +184,7 @@ class Processes:
         try:
             if message.second:
                 body, packed = pickle.loads(body)
-                once = {id(error): unpack_error(error) for error in packed.values()}
+                once = {id(error): unpack_error(error, self.definitions) for error in packed.values()}
                 failures = {offset: once[id(error)] for offset, error in packed.items()}
             values: Any = self.definitions.loads(body)
         except Exception as error:  # a result's own __setstate__ can raise anything
@@ -194,6 +198,10 @@ class Processes:
         running = link.slot.read()
         mine = link.chunks[0] if link.chunks else range(0)
         suspects = range(max(running.start, mine.start), min(running.stop, mine.stop))
+        # A socket closes a little before its process has ended; or a function closed it, and the
+        # process lives on with nobody to talk to.
+        if link.process.pid is not None and link.process.ended(_DYING) is None:
+            link.process.kill()
         self.deaths[number] = _obituary(link)
         self._part(number)
         self.pool.bury(link)

@@ -108,6 +108,11 @@ class WorkerProcess(process.BaseProcess):
         self._popen.pid = pid
         self._popen.sentinel = sentinel
 
+    def ended(self, timeout: float) -> int | None:
+        """Wait up to `timeout` seconds for the end, and return the exit code if it came."""
+        code: int | None = self._popen.wait(timeout)
+        return code
+
     def let_go(self) -> None:
         """Free what this end holds of the process."""
         self._popen.close()

@@ -1,0 +1,111 @@
+"""What `Pace` learns, and what it then advises."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parallelkit.chunking import LONGEST_SLICE, PROBE, SLICE, Pace, split
+
+
+def measured(items: int, seconds: float, **prices: float) -> Pace:
+    pace = Pace(**prices)
+    pace.observe(items, seconds)
+    return pace
+
+
+def test_nothing_is_known_at_first():
+    pace = Pace()
+    assert pace.chunk(1000, 4) == 1
+    assert pace.turn(PROBE) == 1
+    assert pace.budget() == PROBE
+    assert not pace.worthwhile(10**9, 64)
+
+
+def test_a_price_is_the_mean_of_all_items():
+    pace = measured(1, 3.0)
+    pace.observe(3, 1.0)
+    assert pace.item == 1.0
+
+
+def test_an_item_faster_than_the_clock_has_a_price():
+    assert measured(10, 0.0).item == 1e-9
+
+
+def test_a_remembered_price_counts_as_much_as_a_probe():
+    pace = Pace(item=1e-5)
+    assert pace.seen == 100
+    assert pace.seconds == pytest.approx(PROBE)
+    assert pace.worthwhile(1_000_000, 4)
+
+
+def test_one_interrupted_measurement_of_the_carriage_is_outweighed():
+    pace = Pace(carriage=1e-6)
+    pace.observe(1, 1.0, carriage=1.0)
+    assert pace.carriage == pytest.approx(2.5e-6)
+
+
+def test_work_pays_for_a_launch_or_not():
+    # On two workers, the launch must be less than half of the work less the margin.
+    assert not measured(1, 1e-3, launch=0.025).worthwhile(60, 2)
+    assert measured(1, 1e-3, launch=0.025).worthwhile(70, 2)
+    assert not measured(1, 1e-3, launch=150e-6).worthwhile(70, 1)
+    assert not measured(1, 1.0, launch=0.0).worthwhile(1, 8)
+
+
+def test_items_that_are_dearer_to_carry_than_to_run_stay():
+    pace = measured(10_000, 1e-3, carriage=1e-6)
+    assert not pace.worthwhile(10**9, 64)
+    assert not pace.worthwhile(None, 64)
+
+
+def test_without_a_length_a_launch_is_paid_for_by_what_was_spent():
+    pace = measured(10, 0.02, launch=0.025)
+    assert not pace.worthwhile(None, 2)
+    pace.observe(10, 0.02)
+    assert pace.worthwhile(None, 2)
+
+
+def test_what_an_item_has_taken_so_far_speaks_for_the_others():
+    pace = Pace(launch=0.025)
+    assert not pace.stuck(0.003, 2, 2)
+    assert pace.stuck(0.05, 2, 2)
+    assert pace.stuck(0.003, 100, 2)
+    assert pace.stuck(0.03, None, 2)
+
+
+def test_turns_of_the_caller_grow_with_what_was_spent():
+    assert measured(1, 0.002).budget() == SLICE
+    assert measured(1, 0.02).budget() == 0.005
+    assert measured(1, 10.0).budget() == LONGEST_SLICE
+
+
+def test_a_turn_is_at_most_so_many_times_what_was_measured():
+    assert measured(1, 1e-6).turn(1e-3) == 16
+    assert measured(1, 1.0).turn(1e-3) == 1
+
+
+@given(
+    st.integers(1, 10**9),
+    st.integers(1, 2048),
+    st.floats(1e-9, 1e3),
+    st.integers(1, 10**6),
+    st.sampled_from([None, 1e-7, 1e-3]),
+)
+def test_a_chunk_is_never_more_than_was_measured_allows(left, workers, item, seen, carriage):
+    pace = Pace(carriage=carriage)
+    pace.observe(seen, seen * item)
+    size = pace.chunk(left, workers)
+    assert 1 <= size <= max(1, 16 * seen)
+    assert size <= left
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.data())
+def test_split_leaves_out_the_holes_and_nothing_else(start, length, data):
+    chunk = range(start, start + length)
+    holes = data.draw(st.sets(st.sampled_from(chunk)) if length else st.just(set()))
+    parts = list(split(chunk, tuple(holes)))
+    assert [position for part in parts for position in part] == sorted(set(chunk) - holes)
+    assert all(parts)
+    assert all(a.stop < b.start for a, b in zip(parts, parts[1:], strict=False))
