@@ -19,11 +19,9 @@ from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import parallelkit
-
 from .chunking import Pace
 from .events import Joined
-from .machine import UNKNOWN, cpu_count, cpu_reasons, memory, shared_memory
+from .machine import SHM, UNKNOWN, cpu_count, cpu_reasons, memory, shared_memory
 from .maps import pmap
 from .segments import kind_here
 
@@ -31,6 +29,9 @@ if TYPE_CHECKING:
     from .backends.processes import Processes
 
 Report = dict[str, Any]
+
+BACKEND = "PARALLELKIT_BACKEND"
+"""The environment variable that says where pmap runs items, unless the call does."""
 
 LIMIT = 15.0  # seconds: 300 times a usual start, which a network file system can take ten-fold
 FURTHER = 2  # workers started besides the first, to see what another one costs
@@ -41,7 +42,7 @@ PARCEL = 8 << 20  # bytes sent to a worker and back: a large message, yet only s
 REPEATS = 3  # of what takes tens of milliseconds
 LENGTHS = (10, 100, 1000)  # items of a call, for which break-even is told
 
-EMPTY: Report = dict.fromkeys((
+KEYS = (
     "works",
     "failure",
     "parallelkit",
@@ -57,6 +58,7 @@ EMPTY: Report = dict.fromkeys((
     "semaphores",
     "shm_size_bytes",
     "shm_free_bytes",
+    "backend",
     "start",
     "first_call_seconds",
     "further_worker_seconds",
@@ -65,7 +67,7 @@ EMPTY: Report = dict.fromkeys((
     "memory_copy_bytes_per_second",
     "worker_copy_bytes_per_second",
     "break_even",
-))
+)
 """Every key of the report, in order: None stands for what could not be told."""
 
 
@@ -74,12 +76,12 @@ EMPTY: Report = dict.fromkeys((
 
 def examined(limit: float) -> Report:
     """Return the report, at the latest after `limit` seconds."""
-    report = dict(EMPTY)
+    report: Report = dict.fromkeys(KEYS)
     # In a thread, so that a worker that never answers is told of, too.
     thread = threading.Thread(target=_examine, args=(report,), daemon=True)
     thread.start()
     thread.join(limit)
-    found = report | {"start": _way()}
+    found = report | {"backend": os.environ.get(BACKEND) or "processes", "start": _way()}
     if thread.is_alive():
         found["failure"] = f"workers were started, but did not answer within {limit:g} seconds"
     found["works"] = found["failure"] is None
@@ -87,11 +89,11 @@ def examined(limit: float) -> Report:
 
 
 def _examine(report: Report) -> None:
-    report["parallelkit"] = parallelkit.__version__
+    report["parallelkit"] = sys.modules[__package__].__version__
     report["python"] = f"{platform.python_implementation()} {platform.python_version()}"
     report["system"] = f"{platform.system()} {platform.release()} {platform.machine()}"
     try:
-        for part in (_computer, _memory, _starting, _sending):
+        for part in (_memory, _computer, _starting, _sending):
             report.update(part())
         report["break_even"] = [_break_even(report, items) for items in LENGTHS]
     except Exception as error:  # whatever it is, telling it is what we are for
@@ -138,13 +140,13 @@ def _starting() -> Report:
     began = perf_counter()
     first = pmap(_whereabouts, [7], workers=1, backend="processes")
     cold = perf_counter() - began
-    further = _further()
+    another = further()
     crew = FURTHER + 1
     warm = _median(lambda: pmap(abs, range(crew), workers=crew, backend="processes"), CALLS)
     _check(first + pmap(_whereabouts, range(100), workers=crew, backend="processes"))
     return {
         "first_call_seconds": cold,
-        "further_worker_seconds": further,
+        "further_worker_seconds": another,
         "warm_call_seconds": warm,
     }
 
@@ -158,7 +160,7 @@ def _check(results: list[tuple[int, int]]) -> None:
         raise RuntimeError("items ran in the calling process, not in workers")
 
 
-def _further() -> float:
+def further() -> float:
     """Return the seconds that a worker takes to start when the first is up."""
     from .backends.processes import Processes
 
@@ -176,10 +178,11 @@ def _further() -> float:
 
 def _wait_for(backend: Processes, count: int) -> None:
     while count:
-        for event, _ in backend.wait(None):
-            if not isinstance(event, Joined):
-                raise RuntimeError(f"a further worker could not be started: {event}")
-            count -= 1
+        events = [event for event, _ in backend.wait(None)]
+        lost = [event for event in events if not isinstance(event, Joined)]
+        if lost:
+            raise RuntimeError(f"a further worker could not be started: {lost}")
+        count -= len(events)
 
 
 def _sending() -> Report:
@@ -256,18 +259,19 @@ def _row(name: str, value: str, remark: str = "") -> str:
 
 def _about_machine(report: Report) -> list[str]:
     limit, shm = report["memory_limit_bytes"], report["shm_size_bytes"]
-    known = [
+    around = [
         f"of {_size(report['memory_total_bytes'])}",
         f"limit {_size(limit)}" if limit is not None else "no limit",
         f"by {report['memory_source']}",
     ]
     means = [
-        f"/dev/shm {_size(shm)}" if shm is not None else "no /dev/shm",
-        "semaphores work" if report["semaphores"] else "no semaphores (none are needed)",
+        f"{SHM} {_size(shm)}" if shm is not None else f"no {SHM}",
+        "semaphores work" if report["semaphores"] else "no semaphores",
+        "parallelkit needs neither",
     ]
     return [
         _row("CPUs to use", _text(report["cpus"]), "; ".join(report["cpu_reasons"] or [])),
-        _row("memory free", _size(report["memory_available_bytes"]), ", ".join(known)),
+        _row("memory free", _size(report["memory_available_bytes"]), ", ".join(around)),
         _row("shared memory", _text(report["segments"]), ", ".join(means)),
     ]
 
@@ -279,8 +283,13 @@ def _about_workers(report: Report) -> list[str]:
     }
     lines = [_row("started by", _text(report["start"]), ways.get(report["start"], ""))]
     if report["works"]:
-        return [*lines, _row("a real call", "works", "workers gave what the loop gives")]
-    return [*lines, _row("a real call", "FAILED", report["failure"])]
+        lines.append(_row("a real call", "works", "workers gave what the loop gives"))
+    else:
+        lines.append(_row("a real call", "FAILED", report["failure"]))
+    if report["backend"] != "processes":
+        remark = f"{BACKEND}={report['backend']} is set, so pmap starts none by itself"
+        lines.append(_row("but", "unused", remark))
+    return lines
 
 
 def _about_costs(report: Report) -> list[str]:
@@ -300,7 +309,7 @@ def _about_costs(report: Report) -> list[str]:
         "",
         "What sending costs",
         _row("a chunk of items", took("chunk"), "to a worker and back"),
-        _row("bytes, to a worker", speed("worker"), "and as fast back"),
+        _row("bytes, to a worker", speed("worker"), "each way, on the way there and back"),
         _row("bytes, copied here", speed("memory"), "for comparison"),
     ]
 
@@ -366,6 +375,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     status = main()
-    if status:
-        os._exit(status)  # workers that do not answer would not be waited for to any end
+    if threading.active_count() > 1:
+        os._exit(status)  # the end of workers that do not answer could be waited for in vain
     sys.exit(status)

@@ -60,7 +60,7 @@ class Board:
 
             self.name = f"parallelkit-{os.getpid()}-{secrets.token_hex(8)}"
         else:
-            self.fd = _unlinked() if portable else _nameless()
+            self.fd = above_standard(_unlinked() if portable else _nameless())
             os.ftruncate(self.fd, _SIZE)
         self._words = _words(self.fd if self.name is None else self.name)
 
@@ -85,11 +85,24 @@ def _slot(words: memoryview, number: int) -> Slot:
 
 
 def _words(where: int | str) -> memoryview:
-    if isinstance(where, str):
-        page = mmap.mmap(-1, _SIZE, where)  # the third argument is the name, on Windows
-    else:
-        page = mmap.mmap(where, _SIZE)
-    return memoryview(page).cast("q")
+    if isinstance(where, str):  # the third argument is the name, on Windows
+        return memoryview(mmap.mmap(-1, _SIZE, where)).cast("q")  # type: ignore[arg-type]
+    return memoryview(mmap.mmap(where, _SIZE)).cast("q")
+
+
+def above_standard(fd: int) -> int:
+    """Return `fd`, or in its place a copy with a higher number if it is that of a standard stream.
+
+    A process that has closed its standard output gets that number for the next thing it opens, and
+    what is printed goes there.
+    """
+    if fd > 2:
+        return fd
+    import fcntl
+
+    copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(fd)
+    return copy
 
 
 def _nameless() -> int:

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from enum import Enum
 from functools import _lru_cache_wrapper, cached_property, lru_cache
 from types import FunctionType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, ParamSpec, Protocol, TypeVarTuple
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import cloudpickle
 from cloudpickle import cloudpickle as inner
@@ -33,13 +34,23 @@ def _reduce_cached_property(obj: cached_property[Any]) -> Reduction:
     return cached_property, (obj.func,), {"attrname": obj.attrname, "__doc__": obj.__doc__}
 
 
+def _reduce_weak(obj: WeakKeyDictionary[Any, Any] | WeakValueDictionary[Any, Any]) -> Reduction:
+    # functools.singledispatch has one.  Items are set when it is there: they may refer to it.
+    return type(obj), (), None, None, iter(list(obj.items()))
+
+
 class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
     """What both picklers share: how a thing is taken apart."""
 
     globals_ref: dict[int, dict[str, Any]]  # cloudpickle's: the globals of the functions written
     memo: Any  # pickle's: what was written, with numbers
     dispatch_table: ClassVar[ChainMap[type, Any]] = ChainMap(
-        {cached_property: _reduce_cached_property}, cloudpickle.Pickler.dispatch_table
+        {
+            cached_property: _reduce_cached_property,
+            WeakKeyDictionary: _reduce_weak,
+            WeakValueDictionary: _reduce_weak,
+        },
+        cloudpickle.Pickler.dispatch_table,
     )
 
     def __init__(self, sink: Sink) -> None:
@@ -49,7 +60,7 @@ class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
         """Return what a function or class is made of, though it could be imported here."""
         if isinstance(obj, FunctionType):
             return self._dynamic_function_reduce(obj)
-        return inner._dynamic_class_reduce(obj)  # noqa: SLF001
+        return _class_apart(obj)
 
     def remake(self, obj: Any) -> Reduction:
         """Return what an object is made of that would otherwise go by a name."""
@@ -58,6 +69,8 @@ class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
             return remake_cached, made_of, _extras(obj)
         if type(obj) in self.dispatch_table:
             return NotImplemented
+        if isinstance(obj, ParamSpec | TypeVarTuple):
+            return type(obj), (obj.__name__,)
         return copyreg.__newobj__, (type(obj),), obj.__getstate__()  # type: ignore[attr-defined]
 
 
@@ -118,16 +131,15 @@ class Stream(_ByValue):
         return answer
 
     def _named(self, obj: Any) -> Reduction:
-        if self.names.defines(obj):
-            answer = self.apart(obj)
-        else:
+        if not self.names.defines(obj):
             answer = super().reducer_override(obj)
             if answer is NotImplemented or len(answer) < 6:  # it has a name, if an odd one
                 return answer
         self._keep(obj)
-        if isinstance(obj, type):
-            return _class_anew(obj, answer)
-        return answer
+        make, args, *rest = self.apart(obj)
+        if isinstance(obj, type):  # a warm worker must not find it as another run left it
+            args = (*args[:-2], None, args[-1])
+        return make, args, *rest
 
     def _keep(self, obj: object) -> None:
         if not self.found or self.found[0] is not obj:
@@ -155,32 +167,83 @@ class Inline(_ByValue):
         answer = super().reducer_override(obj)
         if isinstance(obj, type) and answer is not NotImplemented and len(answer) == 6:
             self.known.settled.add(obj)
-            return (*answer[:5], settle)
+            return (*self.apart(obj)[:5], settle)
         return answer
 
 
-def _class_anew(cls: type, answer: tuple[Any, ...]) -> Reduction:
-    """Return `answer` so that it makes a class for this run alone.
+def _class_apart(cls: Any) -> tuple[Any, ...]:
+    """Return what `cls` is made of, the last two things it is made from as cloudpickle has them.
 
-    cloudpickle gives classes a number by which a process finds the one it has made before: a warm
-    worker would go on with the class as the run before left it.
+    These are a number, by which a process finds the class it has made before, and None.
     """
-    make, args, (state, slots), *_, setter = answer
-    made_of = (*args[:-2], None, args[-1])
+    make, args, (state, slots), *_ = inner._dynamic_class_reduce(cls)  # noqa: SLF001
+    attributes = None
     if issubclass(cls, Enum):
-        members = [(member.name, dict(member.__dict__)) for member in cls]
-        return make, made_of, ((state, slots), members), None, None, set_enum
-    return make, made_of, (state, slots), None, None, setter
+        members = cls.__members__  # with aliases, which iterating leaves out
+        attributes = {name: dict(member.__dict__) for name, member in members.items()}
+        state = {name: value for name, value in state.items() if name not in members}
+        make, args = _enum_apart(cls, args)
+    elif "__slots__" in cls.__dict__ and NamedTuple not in args[2]:  # which brings its own
+        # Without them instances would have a `__dict__`, which the caller's could not take.
+        args = (*args[:3], {**args[3], "__slots__": cls.__slots__}, *args[4:])
+    return make, args, ((state, slots), attributes), None, None, complete
 
 
-def set_enum(cls: type[Enum], state: tuple[Any, list[tuple[str, dict[str, Any]]]]) -> None:
-    """Complete an enum with its methods, and its members with what their `__init__` gave them."""
+def _enum_apart(cls: type[Enum], args: tuple[Any, ...]) -> tuple[Callable[..., type], Any]:
+    mixin = getattr(cls, "_member_type_")  # noqa: B009  # typeshed does not have it
+    custom = isinstance(getattr(cls, "__new_member__", None), FunctionType)
+    contents = getattr(mixin, "__getnewargs__", None)
+    if custom and (contents or mixin is object):
+        made: dict[str, Any] = {
+            name: (contents(member) if contents else (), member._value_)
+            for name, member in cls.__members__.items()
+        }
+        return make_enum, (mixin, *args[:3], made, *args[4:])
+    values = {name: member._value_ for name, member in cls.__members__.items()}
+    return inner._make_skeleton_enum, (*args[:3], values, *args[4:])  # noqa: SLF001
+
+
+def make_enum(
+    mixin: Any,
+    bases: tuple[Any, ...],
+    name: str,
+    qualname: str,
+    members: dict[str, Any],
+    module: str,
+    number: str | None,
+    _: None,
+) -> type:
+    """Return an enum whose `__new__` makes of a value something that cannot be told from it.
+
+    Each member has the arguments of its mixin's `__new__`, and its value.
+    """
+    kind: Any = type(bases[-1])
+
+    def new(cls: type, *made_of: Any) -> Any:
+        args, value = made_of if len(made_of) == 2 else made_of[0]  # a tuple's come in one
+        member = mixin.__new__(cls, *args)
+        member._value_ = value
+        return member
+
+    namespace = kind.__prepare__(name, bases)
+    namespace.update({"__new__": new, "__init__": lambda *_: None})
+    for member, made_of in members.items():
+        namespace[member] = made_of
+    cls = kind.__new__(kind, name, bases, namespace)
+    for mine in ("__init__", "__new_member__"):  # `complete` brings its own
+        delattr(cls, mine)
+    cls.__module__, cls.__qualname__ = module, qualname
+    made: type = inner._lookup_class_or_track(number, cls)  # noqa: SLF001
+    return made
+
+
+def complete(cls: Any, state: tuple[Any, dict[str, dict[str, Any]] | None]) -> None:
+    """Give a class what is in it, and an enum's members what their `__init__` gave them."""
     inner._class_setstate(cls, state[0])  # noqa: SLF001
-    for name, attributes in state[1]:
-        member = cls.__members__[name]
-        for key, value in attributes.items():
-            if key not in ("__objclass__", "_value_", "_name_", "_sort_order_"):
-                member.__dict__[key] = value
+    for name, attributes in (state[1] or {}).items():
+        member = cls.__members__[name].__dict__
+        for key in attributes.keys() - member.keys():
+            member[key] = attributes[key]
 
 
 def settle(cls: type, state: Any) -> None:
@@ -191,7 +254,7 @@ def settle(cls: type, state: Any) -> None:
     """
     settled = reading.get().settled
     if cls not in settled:
-        inner._class_setstate(cls, state)  # noqa: SLF001
+        complete(cls, state)
         settled.add(cls)
 
 

@@ -62,9 +62,10 @@ def _open(checked: Plan, work: Work) -> Backend:
     """Return a backend for one run; loading what it takes is put off until it is needed."""
     from .backends.processes import Processes
 
-    share = max(1, cpu_count() // checked.workers)
+    cpus = cpu_count()
+    most = checked.workers if checked.named else min(checked.workers, cpus)
     root = (work.fn, work.worker_state, work.op)
-    return Processes(root, share, work.seed, checked.on_error == "raise")
+    return Processes(root, most, max(1, cpus // most), work.seed, checked.on_error == "raise")
 
 
 def _crew(checked: Plan, source: Source) -> int:
@@ -86,7 +87,7 @@ def _cold(count: int) -> float:
 
 def _code(fn: Callable[..., Any]) -> CodeType | None:
     """Return what tells that a function is the same as at an earlier call, also if made anew."""
-    while hasattr(fn, "func"):  # functools.partial
+    while isinstance(fn, partial):
         fn = fn.func
     code = getattr(fn, "__code__", None)
     return code if isinstance(code, CodeType) else None

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from io import BytesIO
 from types import FunctionType
 from typing import Any, NoReturn
@@ -103,17 +104,18 @@ class _Frames:
 
     def dumps(self, obj: object) -> bytes:
         """Return `obj` as bytes; whatever pickling raises is raised."""
+        frame = b""
         try:
             self.pickler.dump(obj)
             frame = self.sink.take()
         except Exception:  # pickle can do less than cloudpickle, and says so in many ways
-            self.sink.pieces.clear()
-            return self._dumps_by_value(obj)
+            frame = b""
         finally:
+            self.sink.pieces.clear()
             self.pickler.clear_memo()
         if len(frame) > LARGE:
             self.pickler = _Pickler(self.sink, self.references.refer)
-        return frame
+        return frame or self._dumps_by_value(obj)
 
     def _dumps_by_value(self, obj: object) -> bytes:
         from .byvalue import Inline
@@ -155,7 +157,7 @@ class _Stream:
 
     def define(self, obj: object) -> None:
         """Add a blob that gives `obj` a number."""
-        self.tell(None, [obj])
+        self.tell(obj, [obj])
 
     def attempt(self, obj: object) -> None:
         """Raise what pickling `obj` by value raises, and remember nothing."""
@@ -191,21 +193,17 @@ class Definitions:
     def _tell_root(self, root: object) -> None:
         sink = _Pieces()
         stream = self._stream
-        try:
+        with suppress(Exception):  # something must go by value, or cannot go at all
             _Pickler(sink, _References(self._known, stream.names, _refuse).refer).dump(root)
-        except Exception:  # something must go by value
-            self._tell_root_by_value(root)
-        else:
             stream.blobs.append(_BY_NAME + sink.take())
-
-    def _tell_root_by_value(self, root: object) -> None:
-        try:
-            self._stream.tell(root, [])
-        except Exception as error:  # pickling runs the user's code
-            parts = root if isinstance(root, tuple) else (root,)
-            for part in parts:
-                _check(part, getattr(part, "__name__", "an argument"), self._stream.attempt)
-            raise _unpicklable(root, "fn", error, self._stream.attempt) from error
+        if not stream.blobs:
+            try:
+                stream.tell(root, [])
+            except Exception as error:  # pickling runs the user's code
+                parts = root if isinstance(root, tuple) else (root,)
+                for part in parts:
+                    _check(part, getattr(part, "__name__", "fn"), stream.attempt)
+                raise _unpicklable(root, "fn", error, stream.attempt) from error
 
     def dumps(self, obj: object) -> bytes:
         """Return `obj` as a frame for a `Replica`; whatever pickling raises is raised."""
@@ -216,10 +214,9 @@ class Definitions:
 
         The worker gets a `pickle.PicklingError` when it comes to such an item.
         """
-        try:
+        with suppress(Exception):  # pickling runs the user's code
             return self.dumps(columns)
-        except Exception:  # pickling runs the user's code
-            return self.dumps(self._salvaged(columns))
+        return self.dumps(self._salvaged(columns))
 
     def _salvaged(self, columns: tuple[Any, ...]) -> tuple[Any, ...]:
         kept = [list(column) for column in columns]
@@ -277,10 +274,9 @@ class Replica:
 
         In the place of a value that cannot be pickled the frame has None.
         """
-        try:
+        with suppress(Exception):  # pickling runs the user's code
             return self.dumps(values), {}
-        except Exception:  # pickling runs the user's code
-            kept = list(values)
+        kept = list(values)
         failures = {}
         for index, value in enumerate(values):
             try:

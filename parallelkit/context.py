@@ -7,6 +7,7 @@ when to send it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sys
@@ -23,6 +24,10 @@ _THREADS = (
     "RAYON_NUM_THREADS",
 )
 """How numerical libraries are told how many threads to start; each reads its own when loaded."""
+
+
+_levelled: set[str] = set()
+"""Loggers whose level was put in force here, and so has to go when the caller takes it back."""
 
 
 def capture(share: int) -> bytes:
@@ -55,13 +60,11 @@ def put_in_force(captured: bytes) -> None:
     for name, value in environment.items():
         if os.environ.get(name) != value:
             os.environ[name] = value
-    if levels:
-        import logging  # 10 ms, and few scripts set a level
-
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
+    if levels or _levelled:
+        _set_levels(levels)
+    found = _loaded(filters)  # first, as what this imports may warn
     warnings.resetwarnings()  # which also makes Python forget what it has shown already
-    warnings.filters.extend(filters)  # type: ignore[attr-defined]
+    warnings.filters.extend(found)  # type: ignore[attr-defined]
 
 
 def _enter(directory: str) -> None:
@@ -71,15 +74,45 @@ def _enter(directory: str) -> None:
         return
 
 
+def _set_levels(levels: dict[str, int]) -> None:
+    import logging  # 10 ms, and few scripts set a level
+
+    for name in _levelled - levels.keys():
+        logging.getLogger(name).setLevel(logging.NOTSET if name else logging.WARNING)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    _levelled.clear()
+    _levelled.update(levels)
+
+
 def _levels() -> dict[str, int]:
     """Return the level of every logger that has one of its own; the root's name is empty."""
     logging = sys.modules.get("logging")
     if logging is None:
         return {}
     loggers: dict[str, Any] = {"": logging.root, **logging.root.manager.loggerDict}
-    return {name: level for name, each in loggers.items() if (level := getattr(each, "level", 0))}
+    levels = {name: int(getattr(each, "level", 0)) for name, each in loggers.items()}
+    if levels[""] == logging.WARNING:  # as it is by itself
+        del levels[""]
+    return {name: level for name, level in levels.items() if level}
 
 
-def _filters() -> list[tuple[Any, ...]]:
-    """Return the warnings filters, but for those whose category only this script knows."""
-    return [each for each in warnings.filters if each[2].__module__ != "__main__"]
+def _filters() -> list[bytes]:
+    """Return the warnings filters, but for those whose category only this script knows.
+
+    Each is a pickle of its own: a category may lie in a module that only `sys.path` leads to.
+    """
+    packed = []
+    for each in warnings.filters:
+        if each[2].__module__ != "__main__":
+            with contextlib.suppress(Exception):  # a class made in a function, say
+                packed.append(pickle.dumps(each, 5))
+    return packed
+
+
+def _loaded(filters: list[bytes]) -> list[Any]:
+    found = []
+    for each in filters:
+        with contextlib.suppress(Exception):  # importing a user's module can raise anything
+            found.append(pickle.loads(each))
+    return found

@@ -64,7 +64,7 @@ def _blame(
 ) -> tuple[str, object, Exception]:
     """Return the path to the smallest part that fails, that part, and how it fails."""
     for _ in range(DEPTH):
-        if isinstance(error, RecursionError) or _advice(obj):
+        if _too_deep(error) or _advice(obj):
             break
         for step, part in _parts(obj):
             failed = _failure(part, attempt)
@@ -119,7 +119,11 @@ def _of_function(obj: Any) -> Iterator[tuple[str, object]]:
                 continue
         named = (name for name in code.co_names if name in obj.__globals__)
         yield from ((f"'s global {name}", obj.__globals__[name]) for name in named)
-        yield from ((f"'s default {part!r}", part) for part in obj.__defaults__ or ())
+        defaults = obj.__defaults__ or ()
+        positional = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]
+        yield from (
+            (f"'s default of {name}", part) for name, part in zip(positional, defaults, strict=True)
+        )
     for name in ("__self__", "__wrapped__", "func", "args", "keywords"):
         if name in dir(type(obj)):
             yield f".{name}", getattr(obj, name)
@@ -135,12 +139,16 @@ def _attributes(obj: Any) -> Iterator[tuple[str, object]]:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
+    if _too_deep(error):
         return "it is nested too deeply to be pickled; sys.setrecursionlimit() can raise the limit"
     text = str(error)
     if isinstance(error, TypeError | pickle.PicklingError) and text:
         return text
     return f"{type(error).__name__}: {text}"
+
+
+def _too_deep(error: Exception) -> bool:
+    return any(isinstance(each, RecursionError) for each in (error, error.__cause__))
 
 
 def _advice(obj: object) -> str:

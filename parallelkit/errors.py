@@ -14,6 +14,7 @@ What the caller's own function raises is none of these: it arrives as itself.  B
 from __future__ import annotations
 
 import reprlib
+from itertools import islice
 from typing import Any
 
 
@@ -41,8 +42,39 @@ class InternalError(ParallelError, RuntimeError):
     """Parallelkit broke one of its own rules; please report the message, which replays it."""
 
 
-_REPR = reprlib.Repr()  # stops early in long containers, whose whole repr could take minutes
-_REPR.maxstring = _REPR.maxother = 200
+class _Repr(reprlib.Repr):
+    """Stops early in long and deep containers, whose whole repr could take minutes.
+
+    The standard one sorts dicts and sets first, and copies the whole of a long `bytes`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3  # each has up to six elements, so this is more than a message shows
+        self.maxstring = self.maxother = 200
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        if level <= 0 or not x:
+            return "{...}" if x else "{}"
+        some = [each for pair in islice(x.items(), self.maxdict) for each in pair]
+        parts = [self.repr1(each, level - 1) for each in some]
+        texts = [f"{key}: {value}" for key, value in zip(parts[::2], parts[1::2], strict=True)]
+        return "{" + ", ".join(texts + ["..."] * (len(x) > self.maxdict)) + "}"
+
+    def repr_set(self, x: set[Any], level: int) -> str:
+        return super().repr_set(set(islice(x, self.maxset + 1)), level)
+
+    def repr_frozenset(self, x: frozenset[Any], level: int) -> str:
+        return super().repr_frozenset(frozenset(islice(x, self.maxfrozenset + 1)), level)
+
+    def repr_bytes(self, x: bytes, _: int) -> str:
+        return repr(x[: self.maxother])
+
+    def repr_bytearray(self, x: bytearray, _: int) -> str:
+        return repr(x[: self.maxother])
+
+
+_REPR = _Repr()
 
 
 def shortened(value: Any, limit: int = 80) -> str:

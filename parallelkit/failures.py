@@ -36,13 +36,6 @@ class Carrier(Protocol):
         """Return the object that these bytes are of."""
 
 
-class _Plain:
-    """The carrier of those who have none."""
-
-    dumps = staticmethod(pickle.dumps)
-    loads = staticmethod(pickle.loads)
-
-
 class Link(NamedTuple):
     """How one exception hangs together with others, by their numbers, and where it came from."""
 
@@ -52,7 +45,7 @@ class Link(NamedTuple):
     traceback: str
 
 
-def pack_error(error: BaseException, carrier: Carrier = _Plain) -> bytes:
+def pack_error(error: BaseException, carrier: Carrier) -> bytes:
     """Return `error`, and what led to it, as bytes for `unpack_error`; this never fails.
 
     Exceptions of `__main__` arrive as the caller's own only through the `carrier` that knows the
@@ -67,11 +60,16 @@ def pack_error(error: BaseException, carrier: Carrier = _Plain) -> bytes:
     return pickle.dumps((body, _told(error), links[0].traceback), 5)
 
 
-def unpack_error(frame: bytes | bytearray | memoryview, carrier: Carrier = _Plain) -> BaseException:
-    """Return the exception that `pack_error` packed, its worker's tracebacks as notes."""
+def unpack_error(
+    frame: bytes | bytearray | memoryview, carrier: Carrier | None = None
+) -> BaseException:
+    """Return the exception that `pack_error` packed, its worker's tracebacks as notes.
+
+    Without a `carrier`, one of `__main__` comes as a `RemoteError`.
+    """
     body, told, traceback = pickle.loads(frame)
     try:
-        family, links = carrier.loads(body)
+        family, links = pickle.loads(body) if carrier is None else carrier.loads(body)
     except BaseException as error:  # it loaded in the worker; here a module may be missing
         family, links = [_remote(told, error)], [Link(None, None, False, traceback)]
     for one, link in zip(family, links, strict=True):

@@ -47,7 +47,7 @@ class Home:
         self.weighed = False
 
     def work(self, chunk: range, budget: float) -> Turn:
-        """Run items of `chunk` for about `budget` seconds, at least one, as the plain loop would."""
+        """Run items of `chunk` for about `budget` seconds, at least one, as the loop would."""
         values: list[Any] = []
         failures: dict[int, BaseException] = {}
         began = perf_counter()

@@ -230,11 +230,6 @@ class Staff:
         # and a Tick at the deadline could find nobody late.
         return [worker for worker, since in self.since.items() if since + timeout <= now]
 
-    def lowest(self) -> int | None:
-        """Return the lowest position that a worker holds."""
-        starts = (chunk.start for held in self.chunks.values() for chunk in held)
-        return min(starts, default=None)
-
 
 @dataclass(slots=True)
 class Home:
@@ -296,6 +291,14 @@ class Failures:
         return tries <= retries
 
 
+def lowest_held(staff: Staff, home: Home) -> int | None:
+    """Return the lowest position that a worker or the caller holds, or None."""
+    starts = [chunk.start for held in staff.chunks.values() for chunk in held]
+    if home.chunk is not None:
+        starts.append(home.chunk.start)
+    return min(starts, default=None)
+
+
 def without(chunks: Sequence[range], suspects: range) -> list[range]:
     """Return the parts of `chunks` that are not in `suspects`, last first."""
     parts: list[range] = []
@@ -321,3 +324,10 @@ def audit(stock: Input, staff: Staff, home: Home, output: Output, failures: Fail
     assert set(staff.half) == {worker for worker, load in loads.items() if load == 1}, "half"
     assert staff.starting >= 0, "more workers came than were asked for"
     assert not (staff.timed and set(staff.since) - set(staff.chunks)), "a clock runs for nobody"
+
+
+def awaits(stock: Input, staff: Staff, home: Home, output: Output) -> bool:
+    """Return whether an event is still to come: an answer, or the caller taking an outcome."""
+    busy = len(staff.idle) < len(staff.chunks) or home.chunk is not None
+    answers = busy or stock.asked is not None or staff.starting or staff.dying
+    return bool(answers) or output.taken < output.given

@@ -110,6 +110,14 @@ def cpu_count() -> int:
     return allowed if quota is None else min(allowed, quota)
 
 
+def cpu_bound() -> int:
+    """Return a number of CPUs that `cpu_count()` does not exceed, in 2 us instead of up to 300.
+
+    It leaves out the quotas, which are files to be read.
+    """
+    return _asked() or _affinity().cpus
+
+
 def cpu_reasons() -> list[Bound]:
     """Return all that bounds `cpu_count()`, read afresh; the first decides.
 

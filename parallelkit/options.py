@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 from .errors import shortened
-from .machine import cpu_count
+from .machine import cpu_bound
 
 OnError = Literal["raise", "return", "skip"]
 
@@ -34,7 +34,8 @@ class Options(NamedTuple):
 class Plan(NamedTuple):
     """The same options checked, with what follows from them."""
 
-    workers: int
+    workers: int  # at most; how many CPUs there are is looked up when workers are to be started
+    named: bool  # whether the caller gave that number
     chunksize: int | None
     on_error: OnError
     seed: int | None
@@ -52,7 +53,7 @@ def plan(options: Options) -> Plan:
     """
     workers = _count("workers", options.workers)
     serial = _backend(options.backend) == "serial"
-    if options.on_error not in ("raise", "return", "skip"):
+    if not _among(("raise", "return", "skip"), options.on_error):
         raise ValueError(
             f'on_error must be "raise", "return" or "skip", got {shortened(options.on_error)}'
         )
@@ -63,7 +64,8 @@ def plan(options: Options) -> Plan:
         )
     only_workers = options.on_error != "raise" or options.worker_state is not None
     return Plan(
-        workers=1 if serial else workers or cpu_count(),  # one worker never pays
+        workers=1 if serial else workers or cpu_bound(),  # one worker never pays
+        named=workers is not None,
         chunksize=_count("chunksize", options.chunksize),
         on_error=options.on_error,
         seed=_seed(options.seed),
@@ -92,6 +94,11 @@ def _integer(name: str, value: Any) -> int:
         raise TypeError(f"{name} must be an integer or None, got {shortened(value)}") from None
 
 
+def _among(names: tuple[str, ...], value: Any) -> bool:
+    """Return whether `value` is one of `names`; an array, say, compares to no truth value."""
+    return isinstance(value, str) and value in names
+
+
 def _seed(value: Any) -> int | None:
     return None if value is None else _integer("seed", value)
 
@@ -102,7 +109,7 @@ def _backend(value: Any) -> str:
     if value is None:
         given = os.environ.get("PARALLELKIT_BACKEND") or "processes"
         where = "the environment variable PARALLELKIT_BACKEND"
-    if given not in BACKENDS:
+    if not _among(BACKENDS, given):
         names = " or ".join(f'"{name}"' for name in BACKENDS)
         raise ValueError(f"{where} must be {names}, got {shortened(given)}")
     return str(given)
@@ -111,11 +118,14 @@ def _backend(value: Any) -> str:
 def check_call(name: str, fn: Any, iterables: tuple[Any, ...]) -> None:
     """Raise TypeError unless `fn` can be called and there are iterables to take arguments from."""
     if not callable(fn):
-        raise TypeError(f"{name}() needs a function to call as its first argument, got {shortened(fn)}")
+        raise TypeError(
+            f"{name}() needs a function to call as its first argument, got {shortened(fn)}"
+        )
     if not iterables:
         raise TypeError(f"{name}() needs an iterable of items after the function")
     for number, each in enumerate(iterables, 2):
         if not isinstance(each, Iterable) and not hasattr(each, "__getitem__"):
             raise TypeError(
-                f"{name}() needs something to iterate over as argument {number}, got {shortened(each)}"
+                f"{name}() needs something to iterate over as argument {number}, "
+                f"got {shortened(each)}"
             )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from .calls import begin, conclude
 from .engine import Work
+from .errors import shortened
 from .folding import Tree
 from .options import Options, check_call, plan
 from .source import source
@@ -41,7 +43,7 @@ def preduce(
     The items are combined as a binary tree over their positions, so the value is the same, bit for
     bit, for any number of workers, chunk size and backend.  `op` must be associative up to
     rounding (`(a + b) + c` must mean `a + (b + c)`); it need not be commutative, for operands keep
-    their order.  Sums of floats come out more exact than a loop's, and therefore not identical to it.
+    their order.  Sums of floats come out more exact than a loop's, so not identical to it.
 
     Args:
         op: Called with two values, returns one.  It must not change its arguments.
@@ -62,13 +64,16 @@ def preduce(
     """
     checked = plan(Options(workers, chunksize, backend, "raise", seed, worker_state))
     check_call("preduce", op, (iterable,))
-    fn = (_second if worker_state is not None else _same) if map is None else map
-    check_call("preduce", fn, (iterable,))
+    if map is not None and not callable(map):
+        raise TypeError(f"map must be a function or None, got {shortened(map)}")
+    fn = map if map is not None else _same if worker_state is None else _second
     tree, empty = Tree(op), True
     engine = begin(checked, Work(fn, worker_state, op, checked.seed), source((iterable,)))
-    for block in engine.results():
-        tree.add(block.values)
-        empty = False
+    # Closed at once when `op` raises, not when its traceback is forgotten: workers are busy.
+    with contextlib.closing(engine.results()) as outcomes:
+        for block in outcomes:
+            tree.add(block.values)
+            empty = False
     conclude(engine)
     if not empty:
         total: T = tree.total()

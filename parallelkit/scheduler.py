@@ -41,7 +41,18 @@ from parallelkit.events import (
     Tick,
     Work,
 )
-from parallelkit.ledgers import Failures, Home, Input, Limits, Output, Staff, audit, without
+from parallelkit.ledgers import (
+    Failures,
+    Home,
+    Input,
+    Limits,
+    Output,
+    Staff,
+    audit,
+    awaits,
+    lowest_held,
+    without,
+)
 
 __all__ = ["Limits", "Run", "split"]
 
@@ -268,21 +279,14 @@ class Run:
         """Return whether the failure at `first` is to be told now."""
         if self.failures.until is not None and now >= self.failures.until:
             return True
-        lowest = self._lowest_held()
+        lowest = lowest_held(self.staff, self.home)
         return not self.input.queued and (lowest is None or lowest >= first)
-
-    def _lowest_held(self) -> int | None:
-        chunk = self.home.chunk
-        lowest = self.staff.lowest()
-        if chunk is None or lowest is None:
-            return lowest if chunk is None else chunk.start
-        return min(chunk.start, lowest)
 
     def _first(self) -> int:
         """Return the lowest position that was not given."""
         if self.limits.ordered:
             return self.output.given
-        lowest = self._lowest_held()
+        lowest = lowest_held(self.staff, self.home)
         return self.input.first() if lowest is None else min(self.input.first(), lowest)
 
     def _consider(self) -> None:
@@ -341,9 +345,8 @@ class Run:
     def _short(self, size: int) -> bool:
         """Return whether a chunk of `size` may wait in a worker behind another."""
         item = self.pace.item
-        if item is None or self.limits.timeout is not None:
-            return False
-        return size * item < SHORT or size >= MANY
+        short = item is not None and (size * item < SHORT or size >= MANY)
+        return short and self.limits.timeout is None
 
     def _room(self, size: int, position: int) -> int:
         """Return how many items from `position` on may enter, with chunks of `size`."""
@@ -376,8 +379,10 @@ class Run:
         if alone and self.home.chunk is not None:
             return
         slots = len(self.staff.idle) + self.staff.starting
-        if alone:
-            goal = self._turn()
+        if alone:  # a few more than the first, to be shared if that is a long one
+            goal = 2 * self.limits.workers
+            if self.pace.item is not None:
+                goal = self.pace.turn(self.pace.budget())
         elif slots:
             goal = size * slots
         else:
@@ -391,12 +396,6 @@ class Run:
         if count > 0:
             stock.asked = now
             self._out.append(Pull(count))
-
-    def _turn(self) -> int:
-        """Return how many items should be at hand before the caller runs some."""
-        if self.pace.item is None:  # a few more than the first, to be shared if that is a long one
-            return 2 * self.limits.workers
-        return self.pace.turn(self.pace.budget())
 
     def _work(self, now: float) -> None:
         """Have the caller run some items itself, where that helps."""
@@ -445,11 +444,5 @@ class Run:
         """Raise AssertionError if a promise is not kept."""
         audit(self.input, self.staff, self.home, self.output, self.failures)
         assert self.staff.count() <= self.limits.workers, "too many workers"
-        assert self.ended or self._awaits(), "the run waits for nobody"
-
-    def _awaits(self) -> bool:
-        """Return whether an event is still to come: an answer, or the caller taking a result."""
-        staff, output = self.staff, self.output
-        busy = len(staff.idle) < len(staff.chunks) or self.home.chunk is not None
-        answers = busy or self.input.asked is not None or staff.starting or staff.dying
-        return bool(answers) or output.taken < output.given
+        going = awaits(self.input, self.staff, self.home, self.output)
+        assert self.ended or going, "the run waits for nobody"

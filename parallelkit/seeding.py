@@ -42,6 +42,10 @@ def seeded(items: Iterable[Any], seed: int, start: int) -> Iterator[Any]:
 class Kept:
     """A `with` block after which the global generators are as they were before it."""
 
+    def __init__(self) -> None:
+        self._python: Any = None
+        self._numpy: Any = None
+
     def __enter__(self) -> None:
         import numpy as np
 

@@ -22,7 +22,7 @@ class Source(Protocol):
     at_hand: int
     error: Exception | None
 
-    def pull(self, count: int) -> tuple[int, bool]:
+    def pull(self, count: int, /) -> tuple[int, bool]:
         """Take up to `count` items; return how many came and whether these were the last."""
 
     def columns(self, chunk: range) -> Columns:
@@ -34,7 +34,7 @@ class Source(Protocol):
 
 def source(iterables: tuple[Iterable[Any], ...]) -> Source:
     """Return the items that `zip(*iterables)` would give, ending with the shortest."""
-    if all(_sliceable(each) for each in iterables):
+    if all(_sliceable(each) for each in iterables) and _length(iterables) is not None:
         return Indexed(iterables)  # type: ignore[arg-type]
     return Pulled(iterables)
 
@@ -57,10 +57,11 @@ class Indexed:
 
     def __init__(self, sequences: tuple[Sequence[Any], ...]) -> None:
         self.sequences = sequences
-        self.length = self.at_hand = min(len(each) for each in sequences)
+        self.at_hand = min(len(each) for each in sequences)
+        self.length: int | None = self.at_hand
         self.error: Exception | None = None
 
-    def pull(self, count: int) -> tuple[int, bool]:
+    def pull(self, _: int) -> tuple[int, bool]:
         """Nothing is left to pull."""
         return 0, True
 
@@ -82,7 +83,8 @@ class Pulled:
         self.error: Exception | None = None
         self._several = len(iterables) > 1
         # Not strict: like map(), the shortest decides.
-        self._items: Iterator[Any] = zip(*iterables) if self._several else iter(iterables[0])
+        rows = zip(*iterables, strict=False)
+        self._items: Iterator[Any] = rows if self._several else iter(iterables[0])
         self._kept: list[Any] = []
         self._base = 0  # the position of the first item kept
         self._dropped: dict[int, int] = {}
@@ -101,7 +103,9 @@ class Pulled:
     def columns(self, chunk: range) -> Columns:
         """Return the arguments of the positions in `chunk`."""
         rows = self._kept[chunk.start - self._base : chunk.stop - self._base]
-        return tuple([list(column) for column in zip(*rows, strict=True)]) if self._several else (rows,)
+        if not self._several:
+            return (rows,)
+        return tuple([list(column) for column in zip(*rows, strict=True)])
 
     def drop(self, chunk: range) -> None:
         """Forget items from the front, as far as nothing before them is still wanted."""
@@ -123,6 +127,6 @@ def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:
     for each in iterables:
         try:
             lengths.append(len(each))  # type: ignore[arg-type]
-        except TypeError:
+        except Exception:  # there is none, it is beyond an index, or the user's own fails
             return None
     return min(lengths)

@@ -233,7 +233,10 @@ def main(sock: socket.socket, slot: Slot, portable: bool = False) -> None:
     # Ctrl-C reaches the whole foreground group, and the caller decides what it means.  A handler
     # that does nothing, not SIG_IGN: programs that the user's function starts would inherit that.
     signal.signal(signal.SIGINT, _nothing)
-    _introduce(sock, portable)
+    try:
+        _introduce(sock, portable)
+    except OSError:  # the caller has no use for us any more
+        return
     Worker(sock, slot).serve()
 
 

@@ -32,7 +32,8 @@ RUNNING = -1 << 30
 """The status of a process that has not ended, or is none of ours."""
 
 _REMEMBERED = 4096  # ends of workers that nobody has asked about yet
-_ADOPTED = 1.0  # seconds between looks at who our parent is, where a caller's end is no event
+ADOPTED = 1.0
+"""Seconds between looks at who our parent is, where a caller's end is no event."""
 
 
 class Zygote:
@@ -56,7 +57,7 @@ class Zygote:
         signal.signal(signal.SIGINT, _nothing)
         self.waiter.register(self.control, selectors.EVENT_READ, self._answer)
         self.waiter.register(signals, selectors.EVENT_READ, lambda: _drain(signals))
-        timeout = None if self._watch_caller() else _ADOPTED
+        timeout = None if self._watch_caller() else ADOPTED
         while self._turn(timeout):
             self._reap()
         self._end_children()
@@ -87,7 +88,9 @@ class Zygote:
             return False
         kind, number = REQUEST.unpack(request)
         if kind == FORK:
-            self._fork(socket.socket(fileno=fds[0]), number)
+            for fd in fds:  # one, or none where we may not open more: the caller sees it close
+                os.set_inheritable(fd, False)  # programs that the user's function starts keep off
+                self._fork(socket.socket(fileno=fd), number)
         else:
             self._reap()
             self.control.sendall(REPLY.pack(self.ended.pop(number, RUNNING)))
@@ -157,11 +160,11 @@ def _drain(signals: socket.socket) -> bool:
 
 def leave(status: int) -> NoReturn:
     """End a worker at once, after writing out what was printed."""
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BaseException:  # nothing may keep a worker that was told to go
-        status = status or 1
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except BaseException:  # nothing may keep a worker that was told to go
+            status = status or 1
     os._exit(status)
 
 
@@ -194,6 +197,7 @@ def open_standard() -> None:
     """Make descriptors 0, 1 and 2 exist: a socket that got one of these would be printed to."""
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)  # a worker that reads standard input must not take what the caller would read
+    os.set_inheritable(0, True)  # where it was closed, `null` is 0 itself
     for fd in (1, 2):
         try:
             os.fstat(fd)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,4 +110,4 @@ def test_split_leaves_out_the_holes_and_nothing_else(start, length, data):
     parts = list(split(chunk, tuple(holes)))
     assert [position for part in parts for position in part] == sorted(set(chunk) - holes)
     assert all(parts)
-    assert all(a.stop < b.start for a, b in zip(parts, parts[1:], strict=False))
+    assert all(a.stop < b.start for a, b in pairwise(parts))

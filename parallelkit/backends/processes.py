@@ -34,11 +34,14 @@ _DYING = 0.2  # seconds that a process may take from closing its socket to its e
 class Processes:
     """Worker processes on this machine, for one run.
 
-    `root` is the function with what goes with it, as `worker.Job` takes it; `share` is how many
-    CPUs each worker may use.
+    `root` is the function with what goes with it, as `worker.Job` takes it; there are at most
+    `most` workers at a time, of which each may use `share` CPUs.
     """
 
-    def __init__(self, root: tuple[Any, ...], share: int, seed: int | None, urgent: bool) -> None:
+    def __init__(
+        self, root: tuple[Any, ...], most: int, share: int, seed: int | None, urgent: bool
+    ) -> None:
+        self.most = most
         self.definitions = Definitions(root)
         self.pool = warm.pool()
         self.context = capture(share)
@@ -56,12 +59,15 @@ class Processes:
 
     def start(self, count: int) -> None:
         """Take or start `count` workers; the run's definitions are with them before they are up."""
-        links = self.pool.take(count, self.context)
-        for _ in range(count - len(links)):
-            try:
+        granted = min(count, self.most - len(self.links))
+        links = self.pool.take(granted, self.context)
+        try:
+            while len(links) < granted:
                 links.append(self.pool.start())
-            except OSError:
-                self.happened.append((Refused(1), None))
+        except OSError:  # no room for more
+            pass
+        if len(links) < count:
+            self.happened.append((Refused(count - len(links)), None))
         for link in links:
             self._adopt(next(self.numbers), link)
 
@@ -202,7 +208,9 @@ class Processes:
         # process lives on with nobody to talk to.
         if link.process.pid is not None and link.process.ended(_DYING) is None:
             link.process.kill()
-        self.deaths[number] = _obituary(link)
+            self.deaths[number] = "closed its socket, and so had to be ended,"
+        else:
+            self.deaths[number] = _obituary(link)
         self._part(number)
         self.pool.bury(link)
         self.happened.append((Lost(number, suspects if suspects else range(0)), None))
@@ -257,9 +265,9 @@ def launch(count: int) -> float:
 
 def _obituary(link: Link) -> str:
     code = link.process.exitcode
-    if code is None or code == 0:
+    if code is None:
         return "ended"
-    if code > 0:
+    if code >= 0:
         return f"ended with exit code {code}"
     try:
         return f"was killed by {signal.Signals(-code).name}"

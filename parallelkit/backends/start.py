@@ -20,7 +20,7 @@ from multiprocessing import process
 from typing import Any, Protocol
 
 from .. import zygote
-from ..board import Board
+from ..board import Board, above_standard
 
 _BOOT = "import sys; sys.path[:] = {path!r}; from parallelkit.{room} import main; main({arguments})"
 
@@ -32,6 +32,9 @@ class Starter(Protocol):
 
     def start(self, number: int) -> tuple[socket.socket, Popen]:
         """Start worker `number`; OSError when there is no room for it."""
+
+    def alive(self) -> bool:
+        """Return whether workers can still be started."""
 
     def close(self) -> None:
         """End what it takes to start workers; with a zygote, the workers as well."""
@@ -50,10 +53,11 @@ class Popen:
         self.pid: int | None = None
         self.sentinel: int | None = None
         self.returncode: int | None = None
+        self.owner = os.getpid()  # a forked copy of the caller must not end what is not its own
 
     def poll(self) -> int | None:
         """Return the exit code (minus the signal for a killed process), None while it runs."""
-        if self.returncode is None and self.pid is not None:
+        if self.returncode is None and self.pid is not None and self.owner == os.getpid():
             self.returncode = self._ask()
         return self.returncode
 
@@ -83,6 +87,8 @@ class Popen:
         raise NotImplementedError
 
     def _signal(self, number: int) -> None:
+        if self.returncode is not None or self.owner != os.getpid():
+            return
         # By descriptor, because a number can by now be another process's.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if self.sentinel is not None and hasattr(signal, "pidfd_send_signal"):
@@ -135,25 +141,32 @@ class ZygoteStarter:
 
     def __init__(self) -> None:
         self.board = Board()
-        self.control, theirs = socket.socketpair()
+        self.control, theirs = _pair()
         self.lock = threading.Lock()
         with theirs:
-            # Numbers above both: the copies made for the zygote overwrite neither original.
-            control = max(theirs.fileno(), self.board.fd) + 1
-            arguments = f"{control}, {control + 1}, {os.getpid()}"
-            self.pid = os.posix_spawn(
-                sys.executable,
-                command("zygote", arguments),
-                os.environ,
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), control),
-                    (os.POSIX_SPAWN_DUP2, self.board.fd, control + 1),
-                ],
-            )
+            try:
+                self.pid = self._spawn(theirs)
+            except OSError:
+                self.forget()
+                raise
+
+    def _spawn(self, theirs: socket.socket) -> int:
+        # Numbers above both: the copies made for the zygote overwrite neither original.
+        control = max(theirs.fileno(), self.board.fd) + 1
+        return os.posix_spawn(
+            sys.executable,
+            command("zygote", f"{control}, {control + 1}, {os.getpid()}"),
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, theirs.fileno(), control),
+                (os.POSIX_SPAWN_DUP2, self.board.fd, control + 1),
+            ],
+            setsigmask=(),  # a thread that starts us may have blocked any
+        )
 
     def start(self, number: int) -> tuple[socket.socket, Popen]:
         """Have the zygote fork worker `number`."""
-        ours, theirs = socket.socketpair()
+        ours, theirs = _pair()
         with theirs, self.lock:
             request = zygote.REQUEST.pack(zygote.FORK, number)
             try:
@@ -175,6 +188,15 @@ class ZygoteStarter:
             return -signal.SIGKILL
         (status,) = zygote.REPLY.unpack(reply)
         return None if status == zygote.RUNNING else status
+
+    def alive(self) -> bool:
+        """Return whether the zygote still listens."""
+        try:
+            return bool(self.control.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
 
     def close(self) -> None:
         """End the zygote and every worker, and wait for that."""
@@ -208,13 +230,17 @@ class SpawnedPopen(Popen):
     def close(self) -> None:
         """Let go of the process, which ends if it has not."""
         super().close()
-        if self.child.stdin is not None:
-            self.child.stdin.close()
-        self.child.kill()
-        self.child.wait()
+        assert self.child.stdin is not None
+        self.child.stdin.close()
+        if self.owner == os.getpid():
+            self.child.kill()
+            self.returncode = self.child.wait()
+        else:
+            self.child.returncode = 0  # or it would warn that it is still running
 
     def _signal(self, number: int) -> None:
-        self.child.send_signal(number)
+        if self.owner == os.getpid():
+            self.child.send_signal(number)
 
 
 class SpawnStarter:
@@ -225,7 +251,7 @@ class SpawnStarter:
 
     def start(self, number: int) -> tuple[socket.socket, Popen]:
         """Start an interpreter as worker `number`."""
-        ours, theirs = socket.socketpair()
+        ours, theirs = _pair()
         with theirs:
             try:
                 child = self._spawn(theirs, number)
@@ -236,17 +262,21 @@ class SpawnStarter:
 
     def _spawn(self, theirs: socket.socket, number: int) -> subprocess.Popen[bytes]:
         if os.name == "posix":
-            arguments = f"{theirs.fileno()}, {self.board.fd}, {number}"
+            arguments = f"{theirs.fileno()}, {self.board.fd}, {number}, {os.getpid()}"
             passed = (theirs.fileno(), self.board.fd)
             line = command("spawned", arguments)
             return subprocess.Popen(line, stdin=subprocess.PIPE, pass_fds=passed)
-        line = command("spawned", f"-1, {self.board.name!r}, {number}")
+        line = command("spawned", f"-1, {self.board.name!r}, {number}, {os.getpid()}")
         child = subprocess.Popen(line, stdin=subprocess.PIPE)
         assert child.stdin is not None
         shared = theirs.share(child.pid)  # type: ignore[attr-defined]  # Windows has it
         child.stdin.write(len(shared).to_bytes(4, "little") + shared)
         child.stdin.flush()
         return child
+
+    def alive(self) -> bool:
+        """Return True: an interpreter can be started at any time."""
+        return True
 
     def close(self) -> None:
         """Nothing but the board is kept: workers see their sockets close."""
@@ -255,10 +285,22 @@ class SpawnStarter:
     forget = close
 
 
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected sockets, neither of which has the number of a standard stream."""
+    pair = socket.socketpair()
+    if os.name != "posix":  # where sockets have no such numbers
+        return pair
+    ours, theirs = (socket.socket(fileno=above_standard(end.detach())) for end in pair)
+    return ours, theirs
+
+
 def command(room: str, arguments: str) -> list[str]:
     """Return the command line of an interpreter like this one that runs `main` of `room`."""
-    boot = _BOOT.format(path=sys.path, room=room, arguments=arguments)
-    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    given: list[Any] = list(sys.path)
+    path = [each for each in given if isinstance(each, str)]  # imports ignore other things
+    boot = _BOOT.format(path=path, room=room, arguments=arguments)
+    # Private, and what multiprocessing uses itself: flags like -W, -X and -I as they were given.
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
     return [sys.executable, *flags, "-c", boot]
 
 

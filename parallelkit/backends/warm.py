@@ -13,6 +13,7 @@ import contextlib
 import heapq
 import os
 import socket
+import sys
 import threading
 from collections import deque
 
@@ -25,7 +26,9 @@ from .start import Starter, WorkerProcess, default
 class Link:
     """The caller's end of one worker."""
 
-    def __init__(self, number: int, sock: socket.socket, process: WorkerProcess, pool: Pool) -> None:
+    def __init__(
+        self, number: int, sock: socket.socket, process: WorkerProcess, pool: Pool
+    ) -> None:
         sock.setblocking(False)
         self.number = number
         self.sock = sock
@@ -45,19 +48,17 @@ class Link:
             EOFError: The worker is gone.
             BlockingIOError: Nothing is there.
         """
-        if self.process.pid is not None:
-            try:
-                return self.reader.read()
-            except ConnectionError as error:  # it died with unread messages in its socket
-                raise EOFError from error
-        return self._introduced()
+        try:
+            return self._introduced() if self.process.pid is None else self.reader.read()
+        except ConnectionError as error:  # it died with unread messages in its socket
+            raise EOFError from error
 
     def _introduced(self) -> list[Message]:
-        hello, fds, _, _ = socket.recv_fds(self.sock, wire.HEADER.size, 1)
+        hello, sentinel = _hello(self.sock)
         if len(hello) < wire.HEADER.size:
             raise EOFError
         message = Message(*_unpacked(hello))
-        self.process.introduce(message.first, fds[0] if fds else None)
+        self.process.introduce(message.first, sentinel)
         return [message]
 
     def say(self, message: Message) -> None:
@@ -77,6 +78,16 @@ class Link:
         """Let go of the worker, which then ends by itself if it is not busy."""
         self.sock.close()
         self.process.let_go()
+
+
+def _hello(sock: socket.socket) -> tuple[bytes, int | None]:
+    """Receive a worker's first message, and the descriptor that tells its end if one came along."""
+    if not hasattr(socket, "recv_fds"):
+        return sock.recv(wire.HEADER.size), None
+    hello, fds, _, _ = socket.recv_fds(sock, wire.HEADER.size, 1)
+    for fd in fds:
+        os.set_inheritable(fd, False)  # programs that the user starts keep off
+    return hello, fds[0] if fds else None
 
 
 def _unpacked(header: bytes) -> tuple[int, bytes, int, int, float]:
@@ -130,12 +141,13 @@ class Pool:
 
     def give_back(self, link: Link) -> None:
         """Keep a worker that has nothing to do for another run."""
-        if self.retired or link.outbox:
-            self.bury(link)
-            return
         with self.lock:
-            self.busy.discard(link)
-            self.idle.append(link)
+            kept = not (self.retired or link.outbox)
+            if kept:
+                self.busy.discard(link)
+                self.idle.append(link)
+        if not kept:
+            self.bury(link)
 
     def bury(self, link: Link) -> None:
         """Let go of a worker that is dead, or shall be."""
@@ -164,9 +176,9 @@ class Pool:
 
     def forget(self) -> None:
         """In a forked copy of the process: close what belongs to the original."""
+        self.lock = threading.Lock()  # a thread that is not here may have held it
         for link in (*self.idle, *self.busy):
-            with contextlib.suppress(OSError):
-                link.sock.close()
+            link.close()
         self.starter.forget()
 
 
@@ -180,7 +192,7 @@ def pool() -> Pool:
     starter = default()
     key = (starter, _identity(1), _identity(2))
     with _lock:
-        if _current is not None and _current[0] == key:
+        if _current is not None and _current[0] == key and _current[1].starter.alive():
             return _current[1]
         old, _current = _current, (key, Pool(starter()))
     if old is not None:
@@ -222,6 +234,8 @@ def _forget() -> None:
 
 def _identity(fd: int) -> object:
     """Return what descriptor `fd` leads to: workers print there, so it is part of what they are."""
+    if (sys.__stdout__ if fd == 1 else sys.__stderr__) is None:  # the number is free for anything
+        return None
     try:
         status = os.fstat(fd)
     except OSError:

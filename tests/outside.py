@@ -1,0 +1,241 @@
+"""An outside that Hypothesis controls: it answers a run's commands when and how it pleases.
+
+`World` checks on the way what no command may do, and `check_failure` how a run may end.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, deque
+
+from hypothesis import strategies as st
+
+from parallelkit.chunking import Pace
+from parallelkit.events import (
+    HOME,
+    Command,
+    Done,
+    Event,
+    Fail,
+    Finish,
+    Give,
+    Joined,
+    Kill,
+    Lost,
+    Pull,
+    Pulled,
+    Refused,
+    Send,
+    Start,
+    Taken,
+    Tick,
+    Work,
+)
+from parallelkit.scheduler import Limits, Run, split
+
+CRASHES = 25
+
+
+@st.composite
+def some_limits(draw: st.DrawFn) -> Limits:
+    home = draw(st.booleans())
+    return Limits(
+        workers=draw(st.integers(1, 5)),
+        ordered=draw(st.booleans()),
+        retries=0 if home else draw(st.integers(0, 2)),
+        timeout=None if home else draw(st.sampled_from([None, None, 1.0])),
+        keep_errors=False if home else draw(st.booleans()),
+        home=home,
+        chunksize=draw(st.sampled_from([None, None, 1, 3])),
+        ahead=draw(st.sampled_from([None, None, 1, 3])),
+        grace=draw(st.sampled_from([None, 0.0, 0.1])),
+    )
+
+
+class World:
+    """An outside that answers commands when and how Hypothesis pleases."""
+
+    def __init__(self, draw: st.DataObject, limits: Limits, total: int) -> None:
+        self.source = draw
+        self.limits = limits
+        self.run = Run(limits, Pace(launch=draw.draw(st.sampled_from([1e-4, 0.3]))))
+        self.now = 0.0
+        self.total = total
+        self.pulled = 0
+        self.asked = 0
+        self.numbers = itertools.count(HOME + 1)
+        self.joining: list[int] = []
+        self.chunks: dict[int, deque[range]] = {HOME: deque()}
+        self.dying: list[int] = []
+        self.blocks: set[range] = set()
+        self.given: list[int] = []
+        self.untaken = 0
+        self.raised: Counter[int] = Counter()
+        self.deaths: Counter[int] = Counter()
+        self.late: Counter[int] = Counter()
+        self.failed: float | None = None
+        self.crashes = CRASHES
+        self.reached = 0
+        self.widest = 1
+        self.ticked_at = -1.0
+        self.end: Finish | Fail | None = None
+
+    def tell(self, event: Event) -> None:
+        for command in self.run.handle(event, self.now):
+            assert self.end is None, "a command after the end"
+            self.obey(command)
+        self.run.check()
+        if self.end:
+            assert self.run.ended
+            assert self.run.deadline is None
+            assert self.run.handle(Tick(), self.now) == []
+
+    def obey(self, command: Command) -> None:
+        match command:
+            case Pull(count):
+                assert count > 0
+                assert not self.asked
+                self.asked = count
+            case Start(count):
+                assert count > 0
+                self.joining += itertools.islice(self.numbers, count)
+            case Work(chunk, budget):
+                assert self.limits.home
+                assert budget > 0
+                self.take(HOME, chunk, 1)
+            case Send(worker, chunk):
+                assert worker not in self.dying
+                self.take(worker, chunk, 1 if self.limits.timeout else 2)
+            case Kill(worker):
+                self.dying.append(worker)
+                self.late[self.chunks[worker][0].start] += 1
+            case Give(chunk):
+                self.give(chunk)
+            case Fail() | Finish():
+                self.end = command
+
+    def take(self, worker: int, chunk: range, depth: int) -> None:
+        assert chunk
+        assert len(self.chunks[worker]) < depth
+        self.chunks[worker].append(chunk)
+        if worker != HOME:
+            self.widest = max(self.widest, len(chunk))
+            if self.limits.timeout:
+                assert len(chunk) == 1
+            elif self.limits.chunksize:
+                assert len(chunk) <= self.limits.chunksize
+        self.reached = max(self.reached, chunk.stop)
+        taken = len(self.given) - self.untaken
+        if self.limits.ahead and self.limits.chunksize and not self.limits.timeout:
+            bound = self.limits.ahead * self.limits.workers * self.limits.chunksize
+            assert self.reached - taken <= bound, "too far ahead"
+
+    def give(self, block: range) -> None:
+        if block in self.blocks:
+            self.blocks.remove(block)
+        else:  # nothing came of it, so it must be a failure that is kept
+            assert len(block) == 1
+            assert self.limits.keep_errors
+            assert self.deaths[block.start] + self.late[block.start]
+            assert self.run.failures.causes[block.start] in {"died", "late"}
+        self.given += block
+        self.untaken += len(block)
+
+    def happen(self) -> None:
+        """Let one of the things that can happen next happen."""
+        self.now += 0.01
+        busy = [w for w, held in self.chunks.items() if held and w not in self.dying]
+        mortal = [w for w in self.chunks if w != HOME and w not in self.dying]
+        possible = [self.pull] * bool(self.asked) + [self.join] * bool(self.joining)
+        possible += [self.refuse] * bool(self.joining and self.crashes)
+        possible += [self.killed] * bool(self.dying) + [self.took] * bool(self.untaken)
+        possible += [lambda: self.finish(busy)] * 2 * bool(busy)
+        possible += [lambda: self.crash(mortal)] * bool(mortal and self.crashes)
+        possible += [self.tick] * (self.run.deadline is not None)
+        assert possible, "deadlock"
+        self.draw(possible)()
+
+    def draw(self, choices: list) -> object:
+        return self.source.draw(st.sampled_from(choices))
+
+    def pull(self) -> None:
+        count, self.asked = min(self.asked, self.total - self.pulled), 0
+        if count:  # an input may give less than it is asked for
+            count = self.source.draw(st.integers(1, count))
+        self.pulled += count
+        last = self.pulled == self.total and (not count or self.draw([True, False]))
+        self.tell(Pulled(count, last))
+
+    def join(self) -> None:
+        worker = self.joining.pop(0)
+        self.chunks[worker] = deque()
+        self.tell(Joined(worker))
+
+    def refuse(self) -> None:
+        self.crashes -= 1
+        worker = self.joining.pop()
+        self.tell(self.draw([Refused(1), Lost(worker)]))
+
+    def finish(self, busy: list[int]) -> None:
+        worker = self.draw(busy)
+        chunk = self.chunks[worker].popleft()
+        stop = chunk.stop
+        if len(chunk) > 1 and self.draw([False, True]):
+            stop = self.source.draw(st.integers(chunk.start + 1, chunk.stop))
+        if stop < chunk.stop and worker != HOME:
+            self.chunks[worker].appendleft(range(stop, chunk.stop))
+        part = range(chunk.start, stop)
+        failed = tuple({self.draw(part), self.draw(part)}) if self.draw([0] * 9 + [1]) else ()
+        self.raised.update(failed)
+        self.blocks.update(split(part, failed))
+        self.blocks.update(range(position, position + 1) for position in failed)
+        carriage = self.draw([None, None, 1e-6])
+        self.tell(Done(worker, stop, len(part) * self.draw([0.0, 1e-3, 0.1]), failed, carriage))
+
+    def crash(self, mortal: list[int]) -> None:
+        self.crashes -= 1
+        worker = self.draw(mortal)
+        suspects = range(0)
+        held = self.chunks.pop(worker)
+        if held and self.draw([True, True, False]):
+            first = self.draw(held[0])
+            suspects = range(first, min(first + self.draw([1, 1, 2]), held[0].stop))
+        if len(suspects) == 1:
+            self.deaths[suspects[0]] += 1
+        self.tell(Lost(worker, suspects))
+
+    def killed(self) -> None:
+        worker = self.dying.pop(0)
+        held = self.chunks.pop(worker)
+        self.tell(Lost(worker, held[0] if held else range(0)))
+
+    def took(self) -> None:
+        count = self.source.draw(st.integers(1, self.untaken))
+        self.untaken -= count
+        self.tell(Taken(count))
+
+    def tick(self) -> None:
+        self.now = max(self.now, self.run.deadline + self.draw([0.0, 1.0]))
+        self.tell(Tick())
+        assert self.end or (self.run.deadline or self.now + 1) > self.now, "late and let be"
+
+
+def check_failure(world: World, end: Fail, limits: Limits) -> None:
+    position, reason = end.position, end.reason
+    assert position not in world.given
+    attempts = world.raised[position] + world.deaths[position] + world.late[position]
+    if reason in {"raised", "died", "late"}:
+        assert not limits.keep_errors
+        if attempts <= limits.retries:
+            assert reason == "died"
+            assert world.deaths[position] == 2
+        else:
+            assert attempts == limits.retries + 1
+        if limits.grace is None and world.run.staff.allowed:  # else nobody was left to find out
+            missing = set(range(position)) - set(world.given)
+            assert not missing, "the loop would have failed later"
+    elif reason == "unstaffed":
+        assert world.crashes < CRASHES
+    else:
+        assert reason == "cancelled"
+        assert set(range(position)) <= set(world.given)

@@ -1,0 +1,111 @@
+"""The value of a reduction depends on positions alone: any cut gives the same tree."""
+
+from __future__ import annotations
+
+import struct
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parallelkit.folding import Block, Tree, fold
+
+
+def written(left, right):
+    """Combine two texts so that the result shows the tree."""
+    return f"({left} {right})"
+
+
+def naive(op, values):
+    """Fold by definition: cut off the largest block that begins the rest, fold its halves."""
+    size = 1 << (len(values).bit_length() - 1)
+    if size == len(values):
+        if size == 1:
+            return values[0]
+        size //= 2
+    return op(naive(op, values[:size]), naive(op, values[size:]))
+
+
+def total(op, values, cuts=()):
+    """Fold `values` cut at `cuts`, each part by itself."""
+    tree = Tree(op)
+    bounds = [0, *sorted({cut for cut in cuts if 0 < cut < len(values)}), len(values)]
+    for start, stop in pairwise(bounds):
+        tree.add(fold(op, start, values[start:stop]))
+    return tree.total()
+
+
+CUTS = st.lists(st.integers(1, 200), max_size=20)
+
+
+@given(st.integers(1, 200), CUTS)
+def test_any_cut_gives_the_tree_of_the_definition(length, cuts):
+    names = [str(number) for number in range(length)]
+
+    assert total(written, names, cuts) == naive(written, names)
+
+
+@given(st.lists(st.floats(width=64), min_size=1, max_size=200), CUTS)
+def test_sums_of_floats_are_the_same_bit_for_bit(values, cuts):
+    def add(left, right):
+        return left + right
+
+    assert struct.pack("<d", total(add, values, cuts)) == struct.pack("<d", naive(add, values))
+
+
+@given(st.integers(1, 100), CUTS, st.integers(0, 2**32 - 1))
+def test_sums_of_arrays_are_the_same_bit_for_bit(length, cuts, seed):
+    values = list(np.random.default_rng(seed).normal(size=(length, 3)))
+
+    assert total(np.add, values, cuts).tobytes() == naive(np.add, values).tobytes()
+
+
+def test_the_small_trees():
+    shapes = [naive(written, "abcdefg"[:length]) for length in range(1, 8)]
+
+    assert shapes == [total(written, list("abcdefg"[:length])) for length in range(1, 8)]
+    assert shapes[2:] == [
+        "((a b) c)",
+        "((a b) (c d))",
+        "(((a b) (c d)) e)",
+        "(((a b) (c d)) (e f))",
+        "(((a b) (c d)) ((e f) g))",
+    ]
+
+
+@given(st.integers(0, 2**40), st.integers(0, 70))
+def test_blocks_are_aligned_cover_everything_and_are_few(start, length):
+    blocks = fold(written, start, [str(number) for number in range(length)])
+
+    assert all(block.start % block.size == 0 for block in blocks)
+    assert all(block.size & (block.size - 1) == 0 for block in blocks)
+    stops = [start, *(block.start + block.size for block in blocks)]
+    assert [block.start for block in blocks] == stops[:-1]
+    assert stops[-1] == start + length
+    assert len(blocks) <= 2 * max(1, length).bit_length()
+
+
+def test_a_block_is_called_once_for_each_pair():
+    calls = []
+
+    def add(left, right):
+        calls.append((left, right))
+        return left + right
+
+    assert total(add, list(range(1000)), [1, 77, 500]) == 499500
+    assert len(calls) == 999
+
+
+@pytest.mark.parametrize("error", [StopIteration, ValueError])
+def test_what_the_operation_raises_arrives(error):
+    def refuse(left, right):
+        raise error(left, right)
+
+    with pytest.raises(error):
+        fold(refuse, 0, [1, 2])
+    tree = Tree(refuse)
+    tree.add([Block(0, 1, "a")])
+    with pytest.raises(error):
+        tree.add([Block(1, 1, "b")])

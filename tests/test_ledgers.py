@@ -1,0 +1,77 @@
+"""The ledgers by themselves; how they work together is the property's in `test_scheduler.py`."""
+
+from __future__ import annotations
+
+import pytest
+
+from parallelkit.ledgers import Failures, Home, Input, Output, Staff, audit, lowest_held, without
+
+
+def stocked(count: int) -> Input:
+    stock = Input()
+    stock.begin(count, count)
+    return stock
+
+
+def test_neighbours_are_one_block_again():
+    stock = stocked(10)
+    chunk = stock.take(6)
+    stock.put_back(chunk[2:])
+    assert list(stock.waiting) == [range(2, 10)]
+    assert stock.queued == 8
+    assert stock.reached == 6
+
+
+def test_those_to_be_alone_come_first_and_alone():
+    stock = stocked(3)
+    assert stock.take(2) == range(2)
+    stock.repeat(1)
+    assert stock.take(5) == range(1, 2)
+    assert stock.take(5) == range(2, 3)
+
+
+def test_nothing_is_taken_back_from_where_the_input_was_cut():
+    stock = stocked(10)
+    stock.take(4)
+    stock.repeat(3)
+    stock.cut(2)
+    stock.put_back(range(4))
+    stock.arrive(5, last=True, now=0.0)
+    assert list(stock.waiting) == [range(2)]
+    assert stock.left() == stock.queued == 2
+
+
+def test_the_price_of_pulling_follows_the_newest():
+    stock = Input()
+    for count, seconds in (1, 1.0), (2, 1.0):
+        stock.asked = 0.0
+        stock.arrive(count, last=False, now=seconds)
+    assert stock.price == 0.75
+
+
+def test_the_order_of_the_input_is_kept():
+    output = Output(ordered=True)
+    assert list(output.add(range(2, 4))) == []
+    assert list(output.add(range(2))) == [range(2), range(2, 4)]
+
+
+def test_the_first_that_nobody_holds_and_the_first_that_somebody_does():
+    stock, staff = stocked(9), Staff(allowed=1, starting=1)
+    staff.join(1)
+    staff.idle.clear()
+    staff.send(1, stock.take(3), now=0.0)
+    assert stock.first() == 3
+    assert lowest_held(staff, Home()) == 0
+    assert lowest_held(Staff(allowed=1), Home(range(5, 6))) == 5
+    assert lowest_held(Staff(allowed=1), Home()) is None
+
+
+def test_suspects_are_left_out_of_what_goes_back():
+    assert without([range(5), range(5, 9)], range(2, 4)) == [range(5, 9), range(4, 5), range(2)]
+
+
+def test_an_audit_tells_what_is_wrong():
+    stock = stocked(3)
+    audit(stock, Staff(allowed=1), Home(), Output(ordered=True), Failures())
+    with pytest.raises(AssertionError, match="a position is in two places"):
+        audit(stock, Staff(allowed=1), Home(range(1)), Output(ordered=True), Failures())

@@ -1,0 +1,114 @@
+"""The driver of local workers: what it reports, whatever becomes of the workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from parallelkit.backends import Block
+from parallelkit.backends.processes import Processes, launch
+from parallelkit.events import Done, Event, Joined, Lost
+
+LIMIT = 30.0  # seconds until a test gives up waiting
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+def misbehave(x: int) -> int:
+    if x == 1:
+        os._exit(3)
+    if x == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if x == 3:
+        os.closerange(3, 64)
+        time.sleep(3600)
+    return x
+
+
+def opened(fn: object, workers: int) -> Processes:
+    place = Processes((fn, None, None), workers, 1, None, urgent=True)
+    place.start(workers)
+    return place
+
+
+def heard(place: Processes, count: int) -> Iterator[tuple[Event, Block | None]]:
+    """Yield the next `count` things that happen."""
+    deadline = time.monotonic() + LIMIT
+    while count:
+        assert time.monotonic() < deadline, "nothing happens"
+        for event, block in place.wait(1.0):
+            count -= 1
+            yield event, block
+
+
+def test_chunks_come_back_in_the_order_of_each_worker() -> None:
+    place = opened(double, 2)
+    assert [type(event) for event, _ in heard(place, 2)] == [Joined, Joined]
+    for worker in (1, 2):
+        for start in (0, 5):
+            place.send(worker, range(start, start + 5), (list(range(start, start + 5)),))
+    stops: dict[int, list[int]] = {1: [], 2: []}
+    for event, block in heard(place, 4):
+        assert isinstance(event, Done)
+        assert block == Block([2 * x for x in range(event.stop - 5, event.stop)], {})
+        stops[event.worker].append(event.stop)
+    assert stops == {1: [5, 10], 2: [5, 10]}
+    place.close()
+
+
+@pytest.mark.parametrize(
+    ("item", "ending"),
+    [
+        (1, "ended with exit code 3"),
+        (2, "was killed by SIGKILL"),
+        (3, "closed its socket, and so had to be ended,"),
+    ],
+)
+def test_a_lost_worker_is_reported_with_its_item(item: int, ending: str) -> None:
+    place = opened(misbehave, 1)
+    list(heard(place, 1))
+    place.send(1, range(10, 13), ([0, item, 0],))
+    events = [event for event, _ in heard(place, 1)]
+    (lost,) = [event for event in events if isinstance(event, Lost)]
+    assert 11 in lost.suspects
+    assert place.obituary(1) == ending
+    place.send(1, range(3), ([0, 0, 0],))  # the run may not have heard of it yet
+    place.close()
+
+
+def test_killed_workers_are_lost() -> None:
+    place = opened(double, 2)
+    place.kill(1)  # it has not even introduced itself
+    seen = [event for event, _ in heard(place, 2)]
+    assert Lost(1) in seen
+    assert Joined(2) in seen
+    place.kill(2)
+    assert [event for event, _ in heard(place, 1)] == [Lost(2)]
+    place.kill(2)
+    place.close()
+
+
+def test_a_run_that_ends_early_leaves_its_workers_to_the_next() -> None:
+    opened(double, 2).close()  # before they were up
+    place = opened(double, 2)
+    assert {type(event) for event, _ in heard(place, 2)} == {Joined}
+    place.close()
+    assert launch(2) < launch(4)
+
+
+def test_a_worker_that_hangs_is_ended_with_its_run() -> None:
+    place = opened(time.sleep, 1)
+    list(heard(place, 1))
+    (link,) = place.links.values()
+    place.send(1, range(1), ([3600],))
+    place.close()
+    assert link.process.pid is not None
+    deadline = time.monotonic() + LIMIT
+    while os.path.exists(f"/proc/{link.process.pid}"):
+        assert time.monotonic() < deadline
