@@ -50,6 +50,7 @@ KEYS = (
     "system",
     "cpus",
     "cpu_reasons",
+    "load_average",
     "memory_total_bytes",
     "memory_available_bytes",
     "memory_limit_bytes",
@@ -101,7 +102,18 @@ def _examine(report: Report) -> None:
 
 
 def _computer() -> Report:
-    return {"cpus": cpu_count(), "cpu_reasons": [str(reason) for reason in cpu_reasons()]}
+    return {
+        "cpus": cpu_count(),
+        "cpu_reasons": [str(reason) for reason in cpu_reasons()],
+        "load_average": _load(),
+    }
+
+
+def _load() -> float | None:
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):  # Windows, or a kernel that does not tell
+        return None
 
 
 def _memory() -> Report:
@@ -164,7 +176,7 @@ def further() -> float:
     """Return the seconds that a worker takes to start when the first is up."""
     from .backends.processes import Processes
 
-    backend = Processes((abs, None, None), 1, None, urgent=True)
+    backend = Processes((abs, None, None), most=FURTHER + 1, share=1, seed=None, urgent=True)
     try:
         backend.start(1)  # the warm one
         _wait_for(backend, 1)
@@ -259,6 +271,7 @@ def _row(name: str, value: str, remark: str = "") -> str:
 
 def _about_machine(report: Report) -> list[str]:
     limit, shm = report["memory_limit_bytes"], report["shm_size_bytes"]
+    load = report["load_average"]
     around = [
         f"of {_size(report['memory_total_bytes'])}",
         f"limit {_size(limit)}" if limit is not None else "no limit",
@@ -271,6 +284,11 @@ def _about_machine(report: Report) -> list[str]:
     ]
     return [
         _row("CPUs to use", _text(report["cpus"]), "; ".join(report["cpu_reasons"] or [])),
+        _row(
+            "load",
+            "unknown" if load is None else f"{load:.1f}",
+            "programs that wanted a CPU at once, last minute",
+        ),
         _row("memory free", _size(report["memory_available_bytes"]), ", ".join(around)),
         _row("shared memory", _text(report["segments"]), ", ".join(means)),
     ]

@@ -73,6 +73,7 @@ class Board:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+        self._words.release()
 
 
 def attach(where: int | str, number: int) -> Slot:

@@ -178,9 +178,9 @@ class Engine:
         item = self.run.pace.item
         brief = item is not None and item < _BRIEF
         if self.run.deadline is None and (self.backend is None or brief):
+            self._poll()
             turn = self.home.work(chunk, budget)
-            if self.backend is not None:
-                self._poll()
+            self._poll()
         else:
             with Guard(self):
                 turn = self.home.work(chunk, budget)
@@ -190,8 +190,8 @@ class Engine:
         self.events.append(event)
 
     def _poll(self) -> None:
-        assert self.backend is not None
-        for event, block in self.backend.wait(0):
+        """Let the backend write, and take what has happened, without waiting."""
+        for event, block in self.backend.wait(0) if self.backend is not None else ():
             self._note(event, block)
             self.events.append(event)
 

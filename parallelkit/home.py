@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from .backends import Block
 from .folding import Operation, fold
-from .seeding import Kept, seeded
+from .seeding import Kept, Seeded
 from .source import Source
 
 _SAMPLE = 64  # items and results that are pickled to learn what carrying one costs
@@ -88,7 +88,7 @@ class Home:
             self._adapt(size, now - before, budget)
 
     def _items(self, items: Iterable[Any], position: int) -> Iterable[Any] | Iterator[Any]:
-        return items if self.seed is None else seeded(items, self.seed, position)
+        return items if self.seed is None else Seeded(items, self.seed, position)
 
     def _adapt(self, size: int, seconds: float, budget: float) -> None:
         """Choose the stride, so that it takes about a tenth of the budget, from the last one."""

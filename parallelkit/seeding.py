@@ -32,11 +32,26 @@ def reset(seed: int, position: int) -> None:
     np.random.seed([bits >> shift & 0xFFFFFFFF for shift in (0, 32, 64, 96)])
 
 
-def seeded(items: Iterable[Any], seed: int, start: int) -> Iterator[Any]:
-    """Yield `items`, the first of which has position `start`, resetting before each one."""
-    for position, item in enumerate(items, start):
-        reset(seed, position)
-        yield item
+class Seeded:
+    """The same items, the first of which has position `start`; each comes after a reset.
+
+    Not a generator, for that would be over once the items raise in the middle.
+    """
+
+    def __init__(self, items: Iterable[Any], seed: int, start: int) -> None:
+        self.items = iter(items)
+        self.seed = seed
+        self.position = start
+
+    def __iter__(self) -> Seeded:
+        return self
+
+    def __next__(self) -> Any:
+        position = self.position
+        self.position += 1
+        item = next(self.items)
+        reset(self.seed, position)
+        return item
 
 
 class Kept:

@@ -11,11 +11,14 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 from typing import NamedTuple
 
 HEADER = struct.Struct("<iqqqd")  # kind, size of the body, first, second, seconds
 READ = 1 << 18  # bytes asked of the socket at once: its usual buffer, so one call often empties it
 DIRECT = 1 << 16  # a body of which more than this is missing is received where it will stay
+
+_TOGETHER = 64  # pieces written at once: far below any system's limit of 1024
 
 # From the caller to a worker.
 RUN, LEARN, CHUNK, END = range(1, 5)
@@ -107,21 +110,26 @@ class Outbox:
         return bool(self._waiting)
 
     def put(self, pieces: Iterable[bytes | bytearray]) -> None:
-        """Write `pieces` in order, as far as the socket takes them now, and keep the rest."""
+        """Keep `pieces`, in order, for the next `flush`."""
         self._waiting.extend(memoryview(piece) for piece in pieces)
-        self.flush()
 
     def flush(self) -> None:
         """Write what the socket takes now.  An end that is gone is left for `Reader` to tell."""
+        waiting = self._waiting
         try:
-            while self._waiting:
-                piece = self._waiting[0]
-                sent = self.sock.send(piece)
-                if sent < len(piece):
-                    self._waiting[0] = piece[sent:]
-                else:
-                    self._waiting.popleft()
+            while waiting:
+                sent = self._send()
+                while waiting and sent >= len(waiting[0]):
+                    sent -= len(waiting.popleft())
+                if sent:
+                    waiting[0] = waiting[0][sent:]
         except BlockingIOError:
             return
         except OSError:
-            self._waiting.clear()
+            waiting.clear()
+
+    def _send(self) -> int:
+        # Together, because each write may wake the reader, which costs more than the writing.
+        if len(self._waiting) == 1 or not hasattr(self.sock, "sendmsg"):  # Windows has none
+            return self.sock.send(self._waiting[0])
+        return self.sock.sendmsg(islice(self._waiting, _TOGETHER))

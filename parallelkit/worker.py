@@ -71,9 +71,9 @@ class Job:
         """Return an iterator of the arguments of each call, each a tuple if there are several."""
         items: Iterable[Any] = columns[0] if len(columns) == 1 else zip(*columns, strict=True)
         if self.settings.seed is not None:
-            from .seeding import seeded
+            from .seeding import Seeded
 
-            items = seeded(items, self.settings.seed, start)
+            items = Seeded(items, self.settings.seed, start)
         return iter(items)
 
     def pack(self, start: int, values: list[Any], failures: dict[int, bytes]) -> tuple[bytes, int]:

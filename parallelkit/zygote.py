@@ -46,11 +46,12 @@ class Zygote:
         self.children: set[int] = set()
         self.ended: dict[int, int] = {}
         self.waiter = selectors.DefaultSelector()
+        self.signals = socket.socketpair()
 
     def serve(self) -> None:
         """Fork on demand until the caller is gone; then end every worker."""
-        signals, waker = socket.socketpair()
-        for end in (signals, waker):
+        signals, waker = self.signals
+        for end in self.signals:
             end.setblocking(False)
         signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, _nothing)
@@ -61,6 +62,8 @@ class Zygote:
         while self._turn(timeout):
             self._reap()
         self._end_children()
+        signal.set_wakeup_fd(-1)
+        self._close()
 
     def _watch_caller(self) -> bool:
         """Have the end of the caller wake us; return whether that can be had."""
@@ -115,14 +118,18 @@ class Zygote:
             die_with_parent(os.getppid())
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            self.waiter.close()
-            self.control.close()
+            self._close()
             worker.main(sock, slot)
             status = 0
         except BaseException:  # a worker's own failure must be seen, not unwind into the zygote
             sys.excepthook(*sys.exc_info())
         finally:
             leave(status)
+
+    def _close(self) -> None:
+        self.waiter.close()
+        for sock in (self.control, *self.signals):
+            sock.close()
 
     def _reap(self) -> None:
         """Note how each worker that has ended did so."""

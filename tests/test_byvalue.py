@@ -78,58 +78,56 @@ def test_a_failed_dump_is_forgotten(before):
     assert far[0]() == arrived
 
 
-class Loud(enum.Enum):
-    A = 1
+def test_cached_and_dispatching_functions_arrive():
+    @functools.lru_cache(maxsize=3, typed=True)
+    def cached(n):
+        return n and cached(n - 1)
+
+    @functools.singledispatch
+    def by_type(_):
+        return "other"
+
+    cached.mark = "mine"
+    by_type.register(int, lambda _: "int")
+    by_type(1)
+
+    far, by_type_there = Channel().send((cached, by_type))[0]
+
+    parameters = {"maxsize": 3, "typed": True}
+    assert (far(5), far.cache_parameters(), far.mark) == (0, parameters, "mine")
+    assert (by_type_there(1), by_type_there("")) == ("int", "other")
 
 
-def test_what_cloudpickle_lacks_arrives():
-    weak = weakref.WeakKeyDictionary({Loud: 1})
+def test_slots_cached_properties_and_enums_arrive():
+    class Slotted:
+        __slots__ = "a"  # noqa: PLC0205  # as some write it
+
+    class Late:
+        @functools.cached_property
+        def late(self):
+            return 1
+
+    class Kind(enum.Enum):
+        A = 1
+        ALSO_A = 1  # noqa: PIE796
+
+        def __init__(self, n):
+            self.twice = 2 * n
+
+    slotted, late, kind = Channel().send((Slotted, Late, Kind))[0]
+
+    assert not hasattr(slotted(), "__dict__")
+    assert late().late == 1
+    assert (kind["ALSO_A"] is kind.A, kind.A.twice) == (True, 2)
+
+
+def test_a_weak_dictionary_that_holds_itself_arrives():
+    weak = weakref.WeakKeyDictionary()
     weak[Stream] = weak
 
-    def local():
-        @functools.lru_cache(maxsize=3, typed=True)
-        def cached(n):
-            return n and cached(n - 1)
+    far = Channel().send(weak)[0]
 
-        cached.mark = "mine"
-
-        @functools.singledispatch
-        def by_type(_):
-            return "other"
-
-        by_type.register(int, lambda _: "int")
-        by_type(1)
-
-        class Slotted:
-            __slots__ = "a"  # noqa: PLC0205  # as some write it
-
-            def __init__(self):
-                self.a = 1
-
-            @functools.cached_property
-            def late(self):
-                return 1
-
-        class Kind(enum.Enum):
-            A = 1
-            ALSO_A = 1  # noqa: PIE796
-
-            def __init__(self, n):
-                self.twice = 2 * n
-
-        return cached, by_type, Slotted, Kind
-
-    (cached, by_type, slotted, kind), far_weak = Channel().send((local(), weak))[0]
-
-    assert (cached(5), cached.cache_parameters(), cached.mark) == (
-        0,
-        {"maxsize": 3, "typed": True},
-        "mine",
-    )
-    assert (by_type(1), by_type("")) == ("int", "other")
-    assert not hasattr(slotted(), "__dict__")
-    assert (kind["ALSO_A"] is kind.A, kind.A.twice) == (True, 2)
-    assert far_weak[Stream] is far_weak
+    assert far[Stream] is far
 
 
 def test_a_class_in_a_stream_is_new_for_each_run():

@@ -26,14 +26,14 @@ IMPORTS = "from far import Far, far\n"
 
 
 @pytest.fixture
-def run(tmp_path: Path):
+def check(tmp_path: Path):
     """Give what runs a script that begins with `KINDS` and has `far`."""
     shutil.copy(Path(__file__).parent / "far.py", tmp_path)
 
-    def run_script(source: str) -> str:
+    def check_script(source: str) -> str:
         return script(f"{KINDS.read_text()}\n{IMPORTS}{textwrap.dedent(source)}", where=tmp_path)
 
-    return run_script
+    return check_script
 
 
 # Within one process: two sides, one interpreter.
@@ -251,8 +251,8 @@ def test_an_item_that_does_not_unpickle_is_told_as_such():
 # Between processes, from an unguarded `__main__`.
 
 
-def test_instances_of_main_classes_come_back_as_the_callers_own(run):
-    run(
+def test_instances_of_main_classes_come_back_as_the_callers_own(check):
+    check(
         """
     values = [Point(1, 2), Point3(1), Frozen(), Slots(), Named(1), Pair(1, 2), Concrete(),
               Box(3), Rich(), WithMeta(), Odd(3, "a"), collections.OrderedDict(a=Point(1))]
@@ -272,8 +272,8 @@ def test_instances_of_main_classes_come_back_as_the_callers_own(run):
     )
 
 
-def test_what_has_one_identity_keeps_it_both_ways(run):
-    run(
+def test_what_has_one_identity_keeps_it_both_ways(check):
+    check(
         """
     things = [Color.RED, Color.CRIMSON, Planet.EARTH, Text.A, Lower.FIRST, Whole.ONE, Rights.BOTH,
               Coordinate.PX, Couple.ONE, Color, Point, Box, Abstract, WithMeta, even, fib, by_type,
@@ -293,8 +293,8 @@ def test_what_has_one_identity_keeps_it_both_ways(run):
     )
 
 
-def test_classes_of_main_work_in_the_worker(run):
-    run(
+def test_classes_of_main_work_in_the_worker(check):
+    check(
         """
     def enums(_):
         return (Planet.EARTH.gravity, Color["CRIMSON"].name, Rights(3).name, bytes(Coordinate.PX),
@@ -314,8 +314,8 @@ def test_classes_of_main_work_in_the_worker(run):
     )
 
 
-def test_functions_of_main_work_in_the_worker(run):
-    run(
+def test_functions_of_main_work_in_the_worker(check):
+    check(
         """
     point = Point(1)
     assert far(fib, [30]) == [832040]
@@ -333,8 +333,8 @@ def test_functions_of_main_work_in_the_worker(run):
     )
 
 
-def test_state_in_the_worker_lasts_for_the_run_and_leaves_the_caller_alone(run):
-    run(
+def test_state_in_the_worker_lasts_for_the_run_and_leaves_the_caller_alone(check):
+    check(
         """
     CACHE = {}
     def fill(x):
@@ -362,8 +362,8 @@ def test_state_in_the_worker_lasts_for_the_run_and_leaves_the_caller_alone(run):
     )
 
 
-def test_local_classes_keep_identity_and_state_too(run):
-    run(
+def test_local_classes_keep_identity_and_state_too(check):
+    check(
         """
     def local():
         class Local:
@@ -391,8 +391,8 @@ def test_local_classes_keep_identity_and_state_too(run):
     )
 
 
-def test_exceptions_of_main_arrive_as_themselves(run):
-    out = run(
+def test_exceptions_of_main_arrive_as_themselves(check):
+    out = check(
         """
     import traceback
     def fail(x):
@@ -410,11 +410,11 @@ def test_exceptions_of_main_arrive_as_themselves(run):
     assert "1 / 0" in out
 
 
-def test_modules_that_a_worker_cannot_find_go_by_value(run, tmp_path):
+def test_modules_that_a_worker_cannot_find_go_by_value(check, tmp_path):
     hidden = tmp_path / "elsewhere"
     hidden.mkdir()
     (hidden / "hidden.py").write_text("class K: pass\ndef f(x): return K(), x\n")
-    run(
+    check(
         """
     import importlib.util, os, sys, types
     spec = importlib.util.spec_from_file_location("hidden", "elsewhere/hidden.py")

@@ -45,7 +45,7 @@ def test_no_text_is_longer_than_asked(value, limit):
     assert len(text) == limit or not text.endswith("....")
 
 
-@given(st.lists(st.integers(0, 9), max_size=6) | st.text(max_size=40) | st.floats())
+@given(st.lists(st.integers(0, 9), max_size=6) | st.text("ab '\"\\\n", max_size=30) | st.floats())
 def test_a_short_value_is_shown_as_it_is(value):
     assert shortened(value) == repr(value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -387,3 +388,72 @@ def test_small_work_starts_no_process(tmp_path: Path) -> None:
         print(psutil.Process().children(recursive=True))
     """
     assert script(source, where=tmp_path, PARALLELKIT_WORKERS="2") == "[]\n"
+
+
+def test_under_pytest(tmp_path: Path, start: str) -> None:
+    (tmp_path / "nested").mkdir()
+    (tmp_path / "nested" / "test_inner.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from parallelkit import pmap\n"
+        "@dataclass\n"
+        "class Box:\n    x: int\n"
+        "def grow(box):\n    return Box(box.x + 1)\n"
+        "def test_it():\n"
+        "    assert pmap(grow, [Box(1), Box(2)], workers=2) == [Box(2), Box(3)]\n"
+    )
+    for mode in ("prepend", "importlib"):
+        options = ["-q", "-p", "no:cacheprovider", f"--import-mode={mode}", "nested"]
+        command = [sys.executable, "-m", "pytest", *options]
+        assert "1 passed" in script("", where=tmp_path, command=command, PARALLELKIT_START=start)
+
+
+def test_in_a_notebook(tmp_path: Path, start: str) -> None:
+    pytest.importorskip("ipykernel")
+    cells = {
+        "from parallelkit import pmap": [],
+        "def f(x):\n    return x + 1": [],
+        "pmap(f, range(4), workers=2)": ["[1, 2, 3, 4]"],
+        "def f(x):\n    return x * 10": [],  # edited and run again
+        "pmap(f, range(4), workers=2) ": ["[0, 10, 20, 30]"],
+        "class Point:\n    def __init__(self, x):\n        self.x = x": [],
+        "all(type(p) is Point for p in pmap(Point, range(4), workers=2))": ["True"],
+        "offset = 5\npmap(lambda x: x + offset, range(2), workers=2)": ["[5, 6]"],
+        "offset = 7\npmap(lambda x: x + offset, range(2), workers=2)": ["[7, 8]"],
+    }
+    env = environment(PARALLELKIT_START=start)
+    program = Path(__file__).with_name("notebook.py")
+    ended = subprocess.run(
+        [sys.executable, str(program), json.dumps(list(cells))],
+        env=env,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,  # not stderr, where the kernel gives advice
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert_gone(env[MARK])
+    assert json.loads(ended.stdout) == list(cells.values())
+
+
+def test_at_the_prompt(tmp_path: Path, start: str) -> None:
+    lines = (
+        "from parallelkit import pmap\n"
+        "def f(x):\n    return x + 1\n\n"
+        "pmap(f, range(3), workers=2)\n"
+        "def f(x):\n    return x * 10\n\n"
+        "pmap(f, range(3), workers=2)\n"
+    )
+    env = environment(PARALLELKIT_START=start)
+    ended = subprocess.run(
+        [sys.executable, "-i", "-q"],
+        input=lines,
+        env=env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert_gone(env[MARK])
+    assert ended.stdout == "[1, 2, 3]\n[0, 10, 20]\n"
+    assert "Traceback" not in ended.stderr

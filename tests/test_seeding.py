@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelkit.seeding import Kept, reset, seeded, stream
+from parallelkit.seeding import Kept, Seeded, reset, stream
 
 SEEDS = st.integers(-(2**70), 2**70)
 POSITIONS = st.integers(0, 2**50)
@@ -51,9 +51,9 @@ def test_the_streams_are_those_of_the_last_release():
 
 def test_an_item_is_reset_before_it_is_used():
     with Kept():
-        whole = [(item, drawn()) for item in seeded("abcd", 5, 10)]
+        whole = [(item, drawn()) for item in Seeded("abcd", 5, 10)]
         parts = [(item, drawn()) for start, text in ((10, "ab"), (12, "cd"))
-                 for item in seeded(text, 5, start)]  # fmt: skip
+                 for item in Seeded(text, 5, start)]  # fmt: skip
 
     assert whole == parts
     assert len({numbers for _, numbers in whole}) == 4

@@ -145,7 +145,7 @@ def test_an_input_that_fails_ends_there(several, error):
 
 def test_nothing_is_pulled_beyond_what_is_asked():
     taken = []
-    items = source((taken.append(number) or number for number in range(100)),)
+    items = source(((taken.append(number) or number for number in range(100)),))
 
     items.pull(7)
 

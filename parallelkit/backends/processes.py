@@ -47,6 +47,7 @@ class Processes:
         self.context = capture(share)
         self.settings = Settings(next(_runs), None, seed, urgent)
         self.links: dict[int, Link] = {}
+        self.unsaid: set[int] = set()  # to whom something is to be written
         self.deaths: dict[int, str] = {}
         self.numbers = itertools.count(1)
         self.happened: list[Outcome] = []
@@ -81,7 +82,10 @@ class Processes:
         link.learned = 0
         link.say(Message(wire.RUN, pickle.dumps(tuple(settings), 5)))
         self._teach(link)
-        self._attend(number, link)
+        self.unsaid.add(number)
+        link.joined = link.process.pid is not None
+        if link.joined:  # a warm one will be ready by the time it has a chunk
+            self.happened.append((Joined(number), None))
 
     def _watch(self, number: int, link: Link) -> None:
         sentinel = link.process.sentinel
@@ -103,16 +107,23 @@ class Processes:
         self._teach(link)
         link.chunks.append(chunk)
         link.say(Message(wire.CHUNK, body, chunk.start, len(chunk)))
-        self._attend(worker, link)
+        self.unsaid.add(worker)
 
-    def _attend(self, number: int, link: Link) -> None:
-        """Watch for room in the socket if, and only if, something waits for it."""
+    def _flush(self, number: int) -> None:
+        """Write to a worker what its socket takes, and watch for room if that is not all."""
+        link = self.links.get(number)
+        if link is None:
+            return
+        link.outbox.flush()
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.outbox else 0)
         if self.selector.get_key(link.sock).events != wanted:
             self.selector.modify(link.sock, wanted, (self._receive, number))
 
     def wait(self, timeout: float | None) -> list[Outcome]:
         """Return what happened, waiting up to `timeout` seconds for something to happen."""
+        # Only now, so that what a worker is told in one breath wakes it once.
+        while self.unsaid:
+            self._flush(self.unsaid.pop())
         ready = self.selector.select(0 if self.happened else timeout)
         for key, mask in ready:
             act, number = key.data
@@ -138,8 +149,7 @@ class Processes:
         if link is None:  # its end was told in the same breath
             return
         if mask & selectors.EVENT_WRITE:
-            link.outbox.flush()
-            self._attend(number, link)
+            self._flush(number)
         if mask & selectors.EVENT_READ:
             try:
                 messages = link.read()
@@ -170,7 +180,9 @@ class Processes:
         elif message.first != self.settings.run:  # of a run that did not wait for it
             return
         elif message.kind == wire.JOINED:
-            self.happened.append((Joined(number), None))
+            if not link.joined:
+                link.joined = True
+                self.happened.append((Joined(number), None))
         else:
             raise unpack_error(message.body, self.definitions)
 
@@ -245,6 +257,7 @@ class Processes:
                 self.pool.bury(link)
             else:
                 link.say(Message(wire.END, b""))
+                link.outbox.flush()
                 self.pool.give_back(link)
         for key in tuple(self.selector.get_map().values()):
             key.fileobj.close()  # type: ignore[union-attr]

@@ -39,6 +39,7 @@ class Link:
         self.slot = pool.starter.board.slot(number)
         self.context: bytes | None = None
         self.learned = 0
+        self.joined = False
         self.chunks: deque[range] = deque()
 
     def read(self) -> list[Message]:
