@@ -67,6 +67,27 @@ def put_in_force(captured: bytes) -> None:
     warnings.filters.extend(found)  # type: ignore[attr-defined]
 
 
+def limit_memory(allowance: int | None) -> None:
+    """Let this process take `allowance` bytes more than it has now; None lifts the limit.
+
+    It is address space that is limited (`RLIMIT_AS`), the only kind for which the kernel refuses
+    instead of killing: a function that asks for more gets a MemoryError.
+    """
+    if os.name != "posix":
+        return
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if allowance is None:
+        limit = hard
+    else:
+        with open("/proc/self/statm", "rb") as file:
+            limit = int(file.read().split()[0]) * resource.getpagesize() + allowance
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard) if limit != resource.RLIM_INFINITY else hard
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+
+
 def _enter(directory: str) -> None:
     try:
         os.chdir(directory)

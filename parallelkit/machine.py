@@ -282,6 +282,20 @@ def _address_space(root: str) -> Iterator[tuple[int, int, str]]:
 # Means of sharing memory.
 
 
+def resident(pid: int | None, root: str = "") -> int:
+    """Return the bytes of memory that a process holds, 0 where that cannot be told."""
+    fields = (_read(f"{root}/proc/{pid}/statm") or "").split()
+    return int(fields[1]) * _page() if len(fields) > 1 else 0
+
+
+def oom_kills(root: str = "") -> int:
+    """Return how many processes this computer has killed for want of memory since it started."""
+    for line in (_read(f"{root}/proc/vmstat") or "").splitlines():
+        if line.startswith("oom_kill "):
+            return int(line.split()[1])
+    return 0
+
+
 def shared_memory() -> SharedMemory:
     """Try which means of sharing memory work here; leaves nothing behind."""
     size, free = shm_space()

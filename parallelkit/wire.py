@@ -25,6 +25,11 @@ RUN, LEARN, CHUNK, END = range(1, 5)
 # From a worker to the caller.
 READY, JOINED, DONE, BROKEN = range(11, 15)
 
+_KINDS = frozenset((RUN, LEARN, CHUNK, END, READY, JOINED, DONE, BROKEN))
+_LARGEST = 1 << 48  # bytes of a body: more than any memory has, so it is no message
+GARBLED = "wrote to a descriptor that is not its own, and so had to be ended,"
+"""What became of an end whose function wrote into the socket."""
+
 
 class Message(NamedTuple):
     """One message; what `first`, `second` and `seconds` mean depends on the kind."""
@@ -57,7 +62,7 @@ class Reader:
         """Receive once and return the messages that are complete now, perhaps none.
 
         Raises:
-            EOFError: The other end is closed.
+            EOFError: The other end is closed, or what came is no message.
             BlockingIOError: Nothing is there, on a socket that does not block.
         """
         if self._body is not None:
@@ -83,6 +88,8 @@ class Reader:
         start, end = 0, len(received)
         while end - start >= HEADER.size:
             kind, size, first, second, seconds = HEADER.unpack_from(received, start)
+            if kind not in _KINDS or not 0 <= size < _LARGEST:
+                raise EOFError(GARBLED)
             body = start + HEADER.size
             if end - body < size:
                 if size - (end - body) > DIRECT:

@@ -18,10 +18,10 @@ from itertools import islice
 from time import perf_counter, perf_counter_ns
 from typing import Any, NamedTuple
 
-from . import wire
+from . import stacks, wire
 from .board import Slot
 from .codec import Replica
-from .context import put_in_force
+from .context import limit_memory, put_in_force
 from .failures import pack_error
 from .folding import fold
 from .wire import Message, Reader
@@ -46,6 +46,7 @@ class Settings(NamedTuple):
     context: bytes | None = None  # None: as in this worker's run before
     seed: int | None = None
     urgent: bool = True  # a failure is sent at once, since it ends the run
+    max_memory: int | None = None  # bytes that the function may take
 
 
 class Job:
@@ -94,6 +95,7 @@ class Worker:
         self.sock = sock
         self.slot = slot
         self.reader = Reader(sock)
+        self.pid = os.getpid()
         self.job = Job(Settings())
 
     def serve(self) -> None:
@@ -113,6 +115,9 @@ class Worker:
             return
 
     def say(self, message: Message) -> None:
+        """Send a message, unless this is a copy of the worker that the function forked."""
+        if os.getpid() != self.pid:
+            os._exit(0)  # it came back from the function, and has no caller to speak to
         for piece in wire.frame(message):
             self.sock.sendall(piece)
 
@@ -122,6 +127,7 @@ class Worker:
         settings = Settings(*pickle.loads(message.body))
         if settings.context is not None:
             put_in_force(settings.context)
+        limit_memory(settings.max_memory)
         self.job = Job(settings)
 
     def end(self, _: Message) -> None:
@@ -245,11 +251,13 @@ def _nothing(*_: object) -> None:
 
 
 def _introduce(sock: socket.socket, portable: bool) -> None:
-    """Send this process's number and, where there is such a thing, a descriptor that tells its end.
+    """Send who this is: the process's number, and where it would tell its stack.
 
-    The descriptor is made here because here the number cannot yet have passed to another process.
+    Beside it goes, where there is such a thing, a descriptor that tells its end, made here because
+    here the number cannot yet have passed to another process.
     """
-    (hello,) = wire.frame(Message(wire.READY, b"", os.getpid()))
+    stack = -1 if portable else stacks.prepare()
+    (hello,) = wire.frame(Message(wire.READY, b"", os.getpid(), stack))
     try:
         pidfd = -1 if portable else os.pidfd_open(os.getpid())
     except (AttributeError, OSError):  # another system, an old kernel, a sandbox

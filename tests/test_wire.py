@@ -23,7 +23,7 @@ MESSAGES = st.builds(
     lambda kind, size, fill, first, second, seconds: Message(
         kind, bytes([fill]) * size, first, second, seconds
     ),
-    st.integers(1, 14),
+    st.sampled_from(sorted(wire._KINDS)),
     SIZES,
     st.integers(0, 255),
     WORD,
@@ -155,6 +155,23 @@ def test_an_outbox_forgets_what_is_for_an_end_that_is_gone(pair):
     outbox.put([b"more"])
     outbox.flush()
     assert not outbox
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"a line that the function printed, long enough to be taken for a header\n",
+        HEADER.pack(99, 0, 0, 0, 0.0),
+        HEADER.pack(wire.DONE, -1, 0, 0, 0.0),
+        HEADER.pack(wire.DONE, 1 << 60, 0, 0, 0.0),
+    ],
+)
+def test_what_is_no_message_ends_the_stream(pair, garbage):
+    left, right = pair
+    left.sendall(garbage)
+
+    with pytest.raises(EOFError, match="wrote to a descriptor that is not its own"):
+        Reader(right).read()
 
 
 @pytest.mark.parametrize("sent", [0, 1, HEADER.size, HEADER.size + 5, 3 * DIRECT])

@@ -19,10 +19,14 @@ import threading
 from multiprocessing import process
 from typing import Any, Protocol
 
-from .. import zygote
+from .. import stacks, zygote
 from ..board import Board, above_standard
 
 _BOOT = "import sys; sys.path[:] = {path!r}; from parallelkit.{room} import main; main({arguments})"
+
+PATIENCE = 0.2
+"""Seconds that a process may take to its end once it has begun: it closes its socket a little
+before, and telling a stack takes some milliseconds."""
 
 
 class Starter(Protocol):
@@ -52,6 +56,7 @@ class Popen:
     def __init__(self) -> None:
         self.pid: int | None = None
         self.sentinel: int | None = None
+        self.stack = -1
         self.returncode: int | None = None
         self.owner = os.getpid()  # a forked copy of the caller must not end what is not its own
 
@@ -71,11 +76,11 @@ class Popen:
 
     def kill(self) -> None:
         """End the process at once."""
-        self._signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+        self.signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
 
     def terminate(self) -> None:
         """Ask the process to end."""
-        self._signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
 
     def close(self) -> None:
         """Let go of the sentinel."""
@@ -86,7 +91,8 @@ class Popen:
     def _ask(self) -> int | None:
         raise NotImplementedError
 
-    def _signal(self, number: int) -> None:
+    def signal(self, number: int) -> None:
+        """Send a signal to the process, if it is still there."""
         if self.returncode is not None or self.owner != os.getpid():
             return
         # By descriptor, because a number can by now be another process's.
@@ -109,10 +115,23 @@ class WorkerProcess(process.BaseProcess):
         """A descriptor that is ready to read when the process has ended, where there is one."""
         return self._popen.sentinel
 
-    def introduce(self, pid: int, sentinel: int | None) -> None:
+    def introduce(self, pid: int, sentinel: int | None, stack: int) -> None:
         """Record what the worker said of itself."""
         self._popen.pid = pid
         self._popen.sentinel = sentinel
+        self._popen.stack = stack
+
+    def last_words(self) -> str:
+        """End the process, and return the stack it was in (innermost frame first), if it told."""
+        words = ""
+        number = stacks.telling_signal()
+        if number is not None and self._popen.stack >= 0:
+            with stacks.Telling(self._popen.pid, self._popen.stack) as telling:
+                self._popen.signal(number)
+                self._popen.wait(PATIENCE)
+            words = telling.text
+        self.kill()
+        return words
 
     def ended(self, timeout: float) -> int | None:
         """Wait up to `timeout` seconds for the end, and return the exit code if it came."""
@@ -238,7 +257,8 @@ class SpawnedPopen(Popen):
         else:
             self.child.returncode = 0  # or it would warn that it is still running
 
-    def _signal(self, number: int) -> None:
+    def signal(self, number: int) -> None:
+        """Send a signal to the process, if it is still there."""
         if self.owner == os.getpid():
             self.child.send_signal(number)
 

@@ -19,6 +19,7 @@ from collections import deque
 
 from .. import wire
 from ..board import SLOTS
+from ..machine import resident
 from ..wire import Message, Outbox, Reader
 from .start import Starter, WorkerProcess, default
 
@@ -40,6 +41,7 @@ class Link:
         self.context: bytes | None = None
         self.learned = 0
         self.joined = False
+        self.memory = 0  # bytes resident when last looked at
         self.chunks: deque[range] = deque()
 
     def read(self) -> list[Message]:
@@ -62,8 +64,13 @@ class Link:
         self.process.introduce(message.first, sentinel)
         return [message]
 
+    def weigh(self) -> None:
+        """Note how much memory the worker holds, where the system tells."""
+        with contextlib.suppress(OSError):
+            self.memory = resident(self.process.pid) or self.memory
+
     def say(self, message: Message) -> None:
-        """Send a message, or keep what the socket does not take yet."""
+        """Keep a message for the outbox's next flush."""
         self.outbox.put(wire.frame(message))
 
     def alive(self) -> bool:
