@@ -176,7 +176,7 @@ def further() -> float:
     """Return the seconds that a worker takes to start when the first is up."""
     from .backends.processes import Processes
 
-    backend = Processes((abs, None, None), most=FURTHER + 1, share=1, seed=None, urgent=True)
+    backend = Processes((abs, None, None), most=FURTHER + 1, share=1)
     try:
         backend.start(1)  # the warm one
         _wait_for(backend, 1)

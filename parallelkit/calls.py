@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -10,9 +11,10 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from .chunking import Pace
-from .engine import Engine, Work
+from .engine import Engine
 from .machine import cpu_count
-from .options import Plan
+from .options import Exceptions, Plan
+from .outcomes import Work
 from .scheduler import Limits
 from .source import Source
 
@@ -36,6 +38,8 @@ def begin(
     limits = Limits(
         workers=checked.workers,
         ordered=ordered,
+        retries=0 if checked.serial else checked.retries,
+        timeout=checked.timeout,
         keep_errors=checked.on_error != "raise",
         home=checked.home,
         chunksize=checked.chunksize,
@@ -43,29 +47,54 @@ def begin(
         grace=grace,
     )
     pace = _pace(_code(work.fn), _crew(checked, source))
-    here = work
-    if checked.serial and work.worker_state is not None:
-        here = work._replace(fn=partial(work.fn, work.worker_state()))
+    here = _serially(work, checked) if checked.serial else work
     return Engine(here, source, limits, pace, lambda: _open(checked, work))
 
 
-def conclude(engine: Engine) -> None:
-    """Remember what the call taught, and raise what it failed with, if it did."""
-    code, pace = _code(engine.work.fn), engine.run.pace
+def _serially(work: Work, checked: Plan) -> Work:
+    """Return the work with what workers would add to it, for a caller that runs it all."""
+    fn = work.fn if work.worker_state is None else partial(work.fn, work.worker_state())
+    if checked.retries:
+        fn = partial(_patiently, fn, checked.retries, checked.retry_on, checked.backoff)
+    return work._replace(fn=fn, worker_state=None)
+
+
+def _patiently(
+    fn: Callable[..., Any], retries: int, retry_on: Exceptions, backoff: float, *arguments: Any
+) -> Any:
+    """Call `fn`, and again if it raises what is to be retried."""
+    for turn in range(retries):
+        try:
+            return fn(*arguments)
+        except retry_on:
+            time.sleep(min(backoff * 2**turn, 60.0))
+    return fn(*arguments)
+
+
+def conclude(engine: Engine, given: list[Any]) -> None:
+    """Remember what the call taught, and raise what it failed with, if it did.
+
+    `given` are the results that the caller has and is about to lose.
+    """
+    code, pace = _code(engine.outcomes.work.fn), engine.run.pace
     if code is not None and pace.item is not None:
         _remember(code, pace.item, pace.carriage)
     if engine.failure is not None:
+        engine.outcomes.summed_up(engine.failure, given)
         raise engine.failure
 
 
 def _open(checked: Plan, work: Work) -> Backend:
     """Return a backend for one run; loading what it takes is put off until it is needed."""
     from .backends.processes import Processes
+    from .worker import Settings
 
     cpus = cpu_count()
     most = checked.workers if checked.named else min(checked.workers, cpus)
     root = (work.fn, work.worker_state, work.op)
-    return Processes(root, most, max(1, cpus // most), work.seed, checked.on_error == "raise")
+    urgent = checked.on_error == "raise"
+    settings = Settings(seed=work.seed, urgent=urgent, max_memory=checked.max_memory)
+    return Processes(root, most, max(1, cpus // most), settings)
 
 
 def _crew(checked: Plan, source: Source) -> int:

@@ -1,43 +1,32 @@
 """The loop that joins a run, its items, a backend and a clock.
 
 The run decides, the backend carries, the source holds the items, and the engine passes words from
-one to the other; outcomes live here between a worker and the caller.  It has no thread of its own:
-it moves when the caller asks for the next result.  While the caller runs an item that may take
-long, a helper thread (`guard`) keeps the rest moving.
+one to the other.  It has no thread of its own: it moves when the caller asks for the next result.
+While the caller runs items itself, a helper thread (`guard`) sees to it that none holds up the
+rest.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator
+from pickle import PicklingError
 from time import perf_counter
-from typing import Any, NamedTuple
 
 from . import events
 from .backends import Backend, Block
-from .chunking import Pace, split
-from .errors import InternalError, ItemTimeout, NoWorkers, WorkerDied, shortened
+from .chunking import Pace
+from .errors import AloneWarning, InternalError, NoWorkers
 from .events import HOME, Event
-from .folding import fold
+from .governor import Governor
 from .guard import Guard
 from .home import Home
+from .outcomes import Outcomes, Work
 from .scheduler import Limits, Run
 from .source import Source
 
-
 _BRIEF = 1e-3  # seconds that workers may be left alone while the caller runs an item
-
-
-_NOTE = "parallelkit: raised by "
-
-
-class Work(NamedTuple):
-    """What a run does with each item."""
-
-    fn: Callable[..., Any]
-    worker_state: Callable[[], Any] | None = None
-    op: Callable[[Any, Any], Any] | None = None  # folds the results of neighbours, for a reduction
-    seed: int | None = None
 
 
 class Engine:
@@ -54,32 +43,34 @@ class Engine:
         pace: Pace,
         open_backend: Callable[[], Backend],
     ) -> None:
-        self.work = work
         self.source = source
         self.run = Run(limits, pace)
         self.backend: Backend | None = None
         self.open_backend = open_backend
         self.events: deque[Event] = deque([events.Begin(source.length, source.at_hand)])
         self.todo: deque[events.Command] = deque()
-        self.blocks: dict[int, Block] = {}
-        self.errors: dict[int, BaseException] = {}
-        self.sent: dict[int, deque[range]] = {}
+        self.outcomes = Outcomes(work, source)
         self.failure: BaseException | None = None
+        self.cause: BaseException | None = None  # why there are no workers
         self.home = Home(work.fn, source, work.seed, work.op)
+        self.guard = Guard(self)
+        self.governor = Governor()
 
     def results(self) -> Generator[Block, None, None]:
         """Yield blocks of outcomes; at the end `failure` is what the run failed with, if it did.
 
         It is not raised from here, because a generator cannot raise a StopIteration of the user's.
         """
+        bounded = self.run.limits.ahead is not None
         try:
             while True:
                 while self.todo:
                     command = self.todo.popleft()
                     if isinstance(command, events.Give):
-                        yield self._outcomes(command.chunk)
+                        yield self.outcomes.take(command.chunk)
                         self.source.drop(command.chunk)
-                        self.events.append(events.Taken(len(command.chunk)))
+                        if bounded:
+                            self.events.append(events.Taken(len(command.chunk)))
                     elif isinstance(command, events.Finish):
                         self.failure = self.source.error
                         return
@@ -90,8 +81,17 @@ class Engine:
                         self.obey(command)
                 self.step()
         finally:
-            if self.backend is not None:
-                self.backend.close()
+            self._close()
+
+    def _close(self) -> None:
+        self.guard.close()
+        if self.backend is None:
+            return
+        try:
+            self.backend.close()
+        except KeyboardInterrupt:  # impatient: what was begun is finished all the same
+            self.backend.close()
+            raise
 
     def step(self) -> None:
         """Pass one event to the run, waiting for one if there is none."""
@@ -101,44 +101,40 @@ class Engine:
             self.todo.extend(self.run.handle(self.events.popleft(), perf_counter()))
 
     def _wait(self) -> None:
-        deadline = self.run.deadline
-        timeout = None if deadline is None else max(0.0, deadline - perf_counter())
-        if self.backend is None:
+        deadline, now = self.run.deadline, perf_counter()
+        if self.backend is None and deadline is None:
             raise InternalError(f"the run waits for nobody\n{self.run.story}")
-        for event, block in self.backend.wait(timeout):
+        until = min(self.governor.due, deadline or self.governor.due)
+        self._listen(max(0.0, until - now))
+        now = perf_counter()
+        if deadline is not None and now >= deadline:
+            self.events.append(events.Tick())
+        if now >= self.governor.due:
+            self._look_after_memory(now)
+
+    def _listen(self, timeout: float) -> None:
+        """Let the backend write, and take what has happened, waiting for it up to `timeout`."""
+        for event, block in self.backend.wait(timeout) if self.backend is not None else ():
             self._note(event, block)
             self.events.append(event)
-        if deadline is not None and perf_counter() >= deadline:
-            self.events.append(events.Tick())
+
+    def _look_after_memory(self, now: float) -> None:
+        assert self.backend is not None
+        news = self.governor.check(now)
+        if news is not None:
+            self.events.append(news)
+        self.backend.weigh()
 
     def _note(self, event: Event, block: Block | None) -> None:
         """Keep what belongs to an event but is not the run's to know."""
         if isinstance(event, events.Done) and block is not None:
-            self._keep(event, block)
+            self.outcomes.keep(event, block)
         elif isinstance(event, events.Lost):
-            if self.sent.pop(event.worker, None) is not None:  # else it was ended by us
+            # One of those that were ended on purpose is forgotten already.
+            if self.outcomes.forget(event.worker) is not None:
+                assert self.backend is not None
                 for position in event.suspects:
-                    self.errors[position] = self._died(event.worker, position)
-
-    def _keep(self, event: events.Done, block: Block) -> None:
-        """Store the outcomes of a part in the pieces in which the run will give them."""
-        chunks = self.sent.get(event.worker)
-        if chunks is None:  # it finished in the moment it was ended for being late
-            return
-        start = chunks[0].start
-        if event.stop == chunks[0].stop:
-            chunks.popleft()
-        else:
-            chunks[0] = range(event.stop, chunks[0].stop)
-        if not event.failed:
-            self.blocks[start] = block
-            return
-        for offset, error in block.failures.items():
-            self.errors[start + offset] = self._noted(error, start + offset)
-        op = self.work.op
-        for part in split(range(start, event.stop), event.failed):
-            values = block.values[part.start - start : part.stop - start]
-            self.blocks[part.start] = Block(fold(op, part.start, values) if op else values, {})
+                    self.outcomes.died(position, self.backend.obituary(event.worker))
 
     # Commands.
 
@@ -146,7 +142,9 @@ class Engine:
         """Carry out a command, but for those that `results` itself sees to."""
         match command:
             case events.Send(worker, chunk):
-                self._send(worker, chunk)
+                assert self.backend is not None
+                self.outcomes.send(worker, chunk)
+                self.backend.send(worker, chunk, self.source.columns(chunk))
             case events.Work(chunk, budget):
                 self._work(chunk, budget)
             case events.Pull(count):
@@ -157,82 +155,55 @@ class Engine:
                 self._kill(worker)
 
     def _start(self, count: int) -> None:
-        if self.backend is None:
-            self.backend = self.open_backend()
-        self.backend.start(count)
-
-    def _send(self, worker: int, chunk: range) -> None:
-        assert self.backend is not None
-        self.sent.setdefault(worker, deque()).append(chunk)
-        self.backend.send(worker, chunk, self.source.columns(chunk))
+        try:
+            if self.backend is None:
+                self.backend = self.open_backend()
+            self.backend.start(count)
+            self.governor.begin(perf_counter())
+        except (OSError, PicklingError) as error:
+            # Where the caller may run the items itself, that is better than none.
+            if isinstance(error, PicklingError) and not self.run.limits.home:
+                raise
+            self.cause = error
+            self.events.append(events.Refused(count))
+            if self.run.limits.home:
+                text = f"pmap runs every item in the calling thread, since workers cannot: {error}"
+                warnings.warn(text, AloneWarning, stacklevel=2)
 
     def _kill(self, worker: int) -> None:
         assert self.backend is not None
-        if chunks := self.sent.pop(worker, None):
-            position = chunks[0].start
-            self.errors[position] = self._late(position)
+        chunks = self.outcomes.forget(worker)
         self.backend.kill(worker)
+        if chunks:
+            stack = self.backend.obituary(worker)
+            self.outcomes.late(chunks[0].start, self.run.limits.timeout, stack)
 
     def _work(self, chunk: range, budget: float) -> None:
-        """Run items in the caller, while a guard attends to everything else if they may be long."""
+        """Run items in the caller, with everything else attended to if they may be long."""
         item = self.run.pace.item
-        brief = item is not None and item < _BRIEF
-        if self.run.deadline is None and (self.backend is None or brief):
-            self._poll()
+        self._listen(0)
+        if self.backend is not None and item is not None and item < _BRIEF:
             turn = self.home.work(chunk, budget)
-            self._poll()
         else:
-            with Guard(self):
+            with self.guard:
                 turn = self.home.work(chunk, budget)
-        self.sent[HOME] = deque([range(chunk.start, turn.stop)])
+        self._listen(0)
+        self.outcomes.send(HOME, range(chunk.start, turn.stop))
         event = events.Done(HOME, turn.stop, turn.seconds, turn.failed, turn.carriage)
         self._note(event, turn.block)
         self.events.append(event)
 
-    def _poll(self) -> None:
-        """Let the backend write, and take what has happened, without waiting."""
-        for event, block in self.backend.wait(0) if self.backend is not None else ():
-            self._note(event, block)
-            self.events.append(event)
-
-    # Outcomes.
-
-    def _outcomes(self, chunk: range) -> Block:
-        if chunk.start in self.blocks:
-            return self.blocks.pop(chunk.start)
-        return Block([None], {0: self.errors.pop(chunk.start)})
-
     def _failure(self, position: int, reason: events.Reason) -> BaseException:
         if reason == "unstaffed":
-            return NoWorkers(
-                "no worker process could be started, or none lived long enough to run an item: "
-                "see above for what they printed, or run the plain loop"
-            )
-        return self.errors.get(position) or InternalError(
-            f"item {position} failed ({reason}) for no known cause\n{self.run.story}"
-        )
+            error = NoWorkers(_unstaffed(self.cause))
+            error.__cause__ = self.cause
+            return error
+        unknown = f"item {position} failed ({reason}) for no known cause\n{self.run.story}"
+        return self.outcomes.errors.get(position) or InternalError(unknown)
 
-    def _item(self, position: int) -> str:
-        columns = self.source.columns(range(position, position + 1))
-        text = ", ".join(shortened(column[0]) for column in columns)
-        return f"item {position} ({text})"
 
-    def _noted(self, error: BaseException, position: int) -> BaseException:
-        notes = getattr(error, "__notes__", ())
-        if not any(str(note).startswith(_NOTE) for note in notes):
-            error.add_note(f"{_NOTE}{self._item(position)}")
-        return error
-
-    def _died(self, worker: int, position: int) -> WorkerDied:
-        assert self.backend is not None
-        return WorkerDied(
-            f"a worker {self.backend.obituary(worker)} while it ran {self._item(position)}; "
-            "look for a crash in compiled code, a call of os._exit, or too little memory"
-        )
-
-    def _late(self, position: int) -> ItemTimeout:
-        return ItemTimeout(
-            f"{self._item(position)} ran longer than timeout={self.run.limits.timeout!r} seconds, "
-            "and its worker was ended"
-        )
-
+def _unstaffed(cause: BaseException | None) -> str:
+    what = "no worker process could be started, or none lived long enough to run an item"
+    if cause is not None:
+        what = f"{what}: {cause}"
+    return f'{what}; `python -m parallelkit` tells more, and backend="serial" needs none'

@@ -7,6 +7,9 @@
     |- NoWorkers (OSError)             no worker could be started, or none stayed
     |- InternalError (RuntimeError)    parallelkit is wrong; the message holds what it did last
 
+    MemoryShortage (RuntimeWarning)    a warning: items run one at a time, for want of memory
+    AloneWarning (RuntimeWarning)      a warning: the calling thread runs everything itself, and why
+
 What the caller's own function raises is none of these: it arrives as itself.  Bad arguments raise
 `TypeError` and `ValueError`.
 """
@@ -14,6 +17,7 @@ What the caller's own function raises is none of these: it arrives as itself.  B
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
@@ -23,11 +27,28 @@ class ParallelError(Exception):
 
 
 class WorkerDied(ParallelError, RuntimeError):
-    """A worker process died while it ran an item."""
+    """A worker process died while it ran an item.
+
+    Attributes:
+        index: The item's position in the input.
+        item: The item; a tuple of arguments if there were several iterables.
+        replay: Call it to run the item again in the calling process.
+    """
+
+    index: int
+    item: Any
+    replay: Callable[[], Any]
 
 
 class ItemTimeout(ParallelError, TimeoutError):
-    """An item ran longer than its timeout, and its worker was ended."""
+    """An item ran longer than its timeout, and its worker was ended.
+
+    A note tells the Python stack where it was.  The attributes are those of `WorkerDied`.
+    """
+
+    index: int
+    item: Any
+    replay: Callable[[], Any]
 
 
 class RemoteError(ParallelError, RuntimeError):
@@ -40,6 +61,14 @@ class NoWorkers(ParallelError, OSError):
 
 class InternalError(ParallelError, RuntimeError):
     """Parallelkit broke one of its own rules; please report the message, which replays it."""
+
+
+class MemoryShortage(RuntimeWarning):
+    """Memory runs short, so items run one at a time until there is more."""
+
+
+class AloneWarning(RuntimeWarning):
+    """Workers would have helped but could not be used; the calling thread runs every item."""
 
 
 class _Repr(reprlib.Repr):

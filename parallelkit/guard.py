@@ -1,8 +1,11 @@
-"""A helper thread for as long as the caller runs items that may be long.
+"""A helper thread that watches the calling thread while that runs items itself.
 
-The caller works too until workers are up, and nobody may wait for it: the guard tells the run when
-an item takes longer than a probe should, starts workers, and keeps them supplied.  What only the
-caller's thread may do (pull from the caller's iterator, hand over results) it leaves in line.
+The caller works too until workers are up, and nobody may wait for it: when one of its items takes
+longer than its turn should, the guard tells the run, starts workers, and keeps them supplied.  What
+only the caller's thread may do (pull from the caller's iterator, hand over results) it leaves in
+line.
+
+Whoever holds `acting` may touch the engine: the calling thread, but for its turns.
 """
 
 from __future__ import annotations
@@ -19,7 +22,6 @@ from .scheduler import Run
 
 _CALLERS = (Give, Fail, Finish, Pull, Work)
 """Commands that only the caller's own thread carries out."""
-
 
 # The first thread of a process costs 90 us, any later one 9 (measured): one that is over at once,
 # now, so that the first call has no more to pay than the others.
@@ -42,45 +44,73 @@ class Engine(Protocol):
 
 
 class Guard:
-    """A `with` block in which the engine goes on by itself.
+    """Stands by for one engine.  Each turn of the caller is a `with` block.
 
     What goes wrong in the helper thread is raised at the block's end, in the caller's thread.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.turn = 0  # odd while the caller is in one
+        self.deadline: float | None = None
+        self.watching = False
         self.over = False
-        self.alarm = _thread.allocate_lock()
-        self.acting = _thread.allocate_lock()  # held by whoever may touch the engine
+        self.gate = _thread.allocate_lock()  # for `watching`
+        self.alarm = _thread.allocate_lock()  # let go of when all is over
+        self.acting = _thread.allocate_lock()
         self.error: BaseException | None = None
+        self.alarm.acquire()
+        self.acting.acquire()
 
     def __enter__(self) -> None:
-        self.alarm.acquire()
+        self.deadline = self.engine.run.deadline
+        self.turn += 1
         backend = self.engine.backend
-        if backend is not None:
-            backend.wakeable()
         with contextlib.suppress(RuntimeError):  # no room for a thread: go without
-            if backend is None:
-                # A bare thread costs 9 us to start (measured), threading.Thread 40, and most
-                # calls end before it has to do anything but wait.
-                _thread.start_new_thread(self._watch, ())
-            else:
+            if backend is not None:
+                backend.wakeable()
                 self._take_over()
+            elif self.deadline is not None:
+                self._have_watched()
+        self.acting.release()
 
     def __exit__(self, *_: object) -> None:
-        self.over = True
-        self.alarm.release()
+        self.turn += 1
         if self.engine.backend is not None:
             self.engine.backend.wake()
-        with self.acting:
-            if self.error is not None:
-                raise self.error
+        self.acting.acquire()
+        if self.error is not None:
+            raise self.error
+
+    def close(self) -> None:
+        """End the helper thread, if there is one."""
+        self.over = True
+        if self.alarm.locked():
+            self.alarm.release()
+
+    def _have_watched(self) -> None:
+        with self.gate:
+            if self.watching:
+                return
+            self.watching = True
+        # A bare thread costs 9 us to start (measured), threading.Thread 40, and most runs end
+        # before it has to do anything but wait.  It serves all turns of the run.
+        _thread.start_new_thread(self._watch, ())
 
     def _watch(self) -> None:
-        """Wait for the run's deadline, unless the caller is done before."""
-        deadline = self.engine.run.deadline
-        timeout = -1.0 if deadline is None else max(0.0, deadline - perf_counter())
-        if not self.alarm.acquire(True, timeout):
+        """Wait until the caller overruns its deadline in some turn, or all is over."""
+        while True:
+            turn, deadline = self.turn, self.deadline
+            timeout = 0.0 if deadline is None else max(0.0, deadline - perf_counter())
+            if self.alarm.acquire(True, timeout):
+                self.alarm.release()
+                return
+            with self.gate:
+                stuck = turn == self.turn and turn % 2 == 1 and deadline is not None
+                if stuck or self.turn % 2 == 0 or self.deadline is None:
+                    self.watching = False  # the next turn will have another
+                    break
+        if stuck:
             self._take_over()
 
     def _take_over(self) -> None:
@@ -88,24 +118,26 @@ class Guard:
         # in: a bare one would then leave a stand-in among the known threads.
         import threading
 
-        threading.Thread(target=self._attend, name="parallelkit-guard", daemon=True).start()
+        thread = threading.Thread(target=self._attend, args=(self.turn,), daemon=True)
+        thread.name = "parallelkit-guard"
+        thread.start()
 
-    def _attend(self) -> None:
+    def _attend(self, turn: int) -> None:
         engine = self.engine
         try:
-            while engine.backend is not None or self._alarmed():
+            while turn == self.turn and (engine.backend is not None or self._alarmed()):
                 with self.acting:
-                    if self.over:
-                        return
-                    self._act()
+                    if turn == self.turn:
+                        self._act()
         except BaseException as error:  # it is the caller's to hear
             self.error = error
 
     def _alarmed(self) -> bool:
-        """Wait for the run's deadline; return False when the caller was done first."""
+        """Wait for the run's deadline; return False when there is none, or all is over."""
         deadline = self.engine.run.deadline
-        timeout = -1.0 if deadline is None else max(0.0, deadline - perf_counter())
-        return not self.alarm.acquire(True, timeout)
+        if deadline is None or self.alarm.acquire(True, max(0.0, deadline - perf_counter())):
+            return False
+        return True
 
     def _act(self) -> None:
         engine = self.engine

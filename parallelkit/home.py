@@ -107,7 +107,7 @@ class Home:
         self.weighed = True
         try:
             # One first: if that is dear, more would make a short run longer than the plain loop.
-            price = self._price(chunk, values[:1])
+            price = min(self._price(chunk, values[:1]) for _ in range(2))  # the first is cold
             if price < _CHEAP and len(values) > 1:
                 price = self._price(chunk, values[:_SAMPLE])
         except Exception:  # the user's own __reduce__ can raise anything

@@ -10,6 +10,7 @@ Readers take `root`, a folder put before every path, so that tests can show them
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 import time
@@ -284,16 +285,13 @@ def _address_space(root: str) -> Iterator[tuple[int, int, str]]:
 
 def resident(pid: int | None, root: str = "") -> int:
     """Return the bytes of memory that a process holds, 0 where that cannot be told."""
-    fields = (_read(f"{root}/proc/{pid}/statm") or "").split()
-    return int(fields[1]) * _page() if len(fields) > 1 else 0
+    fields = _read(f"{root}/proc/{pid}/statm").split()
+    return (_positive(fields[1]) or 0) * mmap.PAGESIZE if len(fields) > 1 else 0
 
 
 def oom_kills(root: str = "") -> int:
     """Return how many processes this computer has killed for want of memory since it started."""
-    for line in (_read(f"{root}/proc/vmstat") or "").splitlines():
-        if line.startswith("oom_kill "):
-            return int(line.split()[1])
-    return 0
+    return _table(_read(f"{root}/proc/vmstat")).get("oom_kill", 0)
 
 
 def shared_memory() -> SharedMemory:

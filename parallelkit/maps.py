@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from .backends import Block
 from .calls import begin, conclude
-from .engine import Work
-from .options import OnError, Options, Plan, check_call, plan
+from .outcomes import Work
+from .options import Exceptions, OnError, Options, Plan, check_call, plan
 from .source import source
 
 R = TypeVar("R")
@@ -26,9 +26,14 @@ def pmap(
     workers: int | None = None,
     chunksize: int | None = None,
     backend: str | None = None,
+    timeout: float | None = None,
+    retries: int = 0,
+    retry_on: Exceptions = Exception,
+    backoff: float = 0.0,
     on_error: OnError = "raise",
     seed: int | None = None,
     worker_state: Callable[[], Any] | None = None,
+    max_memory: int | None = None,
 ) -> list[R]:
     """Return `[fn(x) for x in xs]`, computed on all CPUs.
 
@@ -43,18 +48,29 @@ def pmap(
             items turn out to cost.
         backend: `"processes"` (default) or `"serial"`, which runs everything in the calling
             thread, for debugging.  The variable `PARALLELKIT_BACKEND` sets the default.
-        on_error: What becomes of an item for which `fn` raises.  `"raise"` ends the call with
-            that exception, `"return"` puts it in the result's place, `"skip"` leaves it out.
+        timeout: Seconds that one item may take, from when a worker starts it.  The worker of an
+            item that takes longer is ended, and everything else goes on.
+        retries: How many times an item is tried again that raised, ran out of time, or lost its
+            worker.  Two lost workers end an item in any case.
+        retry_on: The exceptions for which that is so, if `fn` raises; a class or a tuple of them.
+        backoff: Seconds before the first of these retries; each further one waits twice as long.
+        on_error: What becomes of an item that failed for good.  `"raise"` ends the call with its
+            exception, `"return"` puts that in the result's place, `"skip"` leaves it out.
         seed: Resets `random` and `numpy.random` before each item from this and the position, so
             that an item draws the same numbers however the work is spread.
         worker_state: Called once in each worker; what it returns is the first argument of `fn`.
+        max_memory: Bytes that `fn` may take in each worker, above what the worker takes itself;
+            more is a MemoryError of the item (Linux).
 
     Returns:
         The results in the order of the items, as the loop would give them.
 
     Raises:
         Exception: What `fn` raised for the first item that failed, with a note that names the item.
+            It has the attributes `index`, `item`, `replay` (call it to run the item again, here),
+            `results` and `failures` (by position, what is known of the others).
         WorkerDied: A worker was killed or crashed while it ran an item.
+        ItemTimeout: An item ran longer than `timeout`.
         NoWorkers: No worker could be started.
         TypeError, ValueError: An argument cannot be used.
 
@@ -62,7 +78,21 @@ def pmap(
         >>> pmap(lambda x: x * x, range(5))
         [0, 1, 4, 9, 16]
     """
-    checked = plan(Options(workers, chunksize, backend, on_error, seed, worker_state))
+    checked = plan(
+        Options(
+            workers=workers,
+            chunksize=chunksize,
+            backend=backend,
+            timeout=timeout,
+            retries=retries,
+            retry_on=retry_on,
+            backoff=backoff,
+            on_error=on_error,
+            seed=seed,
+            worker_state=worker_state,
+            max_memory=max_memory,
+        )
+    )
     check_call("pmap", fn, iterables)
     engine = begin(checked, Work(fn, worker_state, None, checked.seed), source(iterables))
     results: list[R] = []
@@ -71,7 +101,7 @@ def pmap(
             results.extend(_kept(block, checked))
         else:
             results.extend(block.values)
-    conclude(engine)
+    conclude(engine, results)
     return results
 
 
@@ -82,9 +112,14 @@ def imap(
     workers: int | None = None,
     chunksize: int | None = None,
     backend: str | None = None,
+    timeout: float | None = None,
+    retries: int = 0,
+    retry_on: Exceptions = Exception,
+    backoff: float = 0.0,
     on_error: OnError = "raise",
     seed: int | None = None,
     worker_state: Callable[[], Any] | None = None,
+    max_memory: int | None = None,
 ) -> Iterator[R]:
     """Yield what `pmap` would return, result by result, as they become ready.
 
@@ -105,7 +140,21 @@ def imap(
         >>> list(islice(imap(lambda x: x * x, count()), 4))
         [0, 1, 4, 9]
     """
-    checked = plan(Options(workers, chunksize, backend, on_error, seed, worker_state))
+    checked = plan(
+        Options(
+            workers=workers,
+            chunksize=chunksize,
+            backend=backend,
+            timeout=timeout,
+            retries=retries,
+            retry_on=retry_on,
+            backoff=backoff,
+            on_error=on_error,
+            seed=seed,
+            worker_state=worker_state,
+            max_memory=max_memory,
+        )
+    )
     check_call("imap", fn, iterables)
     work = Work(fn, worker_state, None, checked.seed)
     return _results(checked, work, iterables, ordered)
@@ -119,7 +168,7 @@ def _results(
     with contextlib.closing(engine.results()) as outcomes:  # now, not when it is collected
         for block in outcomes:
             yield from _kept(block, checked) if block.failures else block.values
-    conclude(engine)
+    conclude(engine, [])
 
 
 def _kept(block: Block, checked: Plan) -> Iterator[Any]:

@@ -7,6 +7,7 @@ caller's frame, and names the option, the value and what would do.
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 from collections.abc import Callable, Iterable
@@ -17,6 +18,8 @@ from .machine import cpu_bound
 
 OnError = Literal["raise", "return", "skip"]
 
+Exceptions = type[BaseException] | tuple[type[BaseException], ...]
+
 BACKENDS = ("processes", "serial")
 
 
@@ -26,9 +29,14 @@ class Options(NamedTuple):
     workers: int | None = None
     chunksize: int | None = None
     backend: str | None = None
+    timeout: float | None = None
+    retries: int = 0
+    retry_on: Exceptions = Exception
+    backoff: float = 0.0
     on_error: OnError = "raise"
     seed: int | None = None
     worker_state: Callable[[], Any] | None = None
+    max_memory: int | None = None
 
 
 class Plan(NamedTuple):
@@ -37,9 +45,13 @@ class Plan(NamedTuple):
     workers: int  # at most; how many CPUs there are is looked up when workers are to be started
     named: bool  # whether the caller gave that number
     chunksize: int | None
+    timeout: float | None
+    retries: int
+    retry_on: Exceptions
+    backoff: float
     on_error: OnError
     seed: int | None
-    worker_state: Callable[[], Any] | None
+    max_memory: int | None
     home: bool  # whether the caller may run items
     serial: bool  # whether nobody else may
 
@@ -51,8 +63,41 @@ def plan(options: Options) -> Plan:
         TypeError: An option has the wrong type.
         ValueError: An option has a value that cannot be used.
     """
-    workers = _count("workers", options.workers)
+    workers = _count("workers", options.workers, 1)
     serial = _backend(options.backend) == "serial"
+    _check_names(options)
+    checked = Plan(
+        workers=1 if serial else workers or cpu_bound(),  # one worker never pays
+        named=workers is not None,
+        chunksize=_count("chunksize", options.chunksize, 1),
+        timeout=_seconds("timeout", options.timeout),
+        retries=_count("retries", options.retries, 0) or 0,
+        retry_on=options.retry_on,
+        backoff=_backoff(options.backoff),
+        on_error=options.on_error,
+        seed=_seed(options.seed),
+        max_memory=_count("max_memory", options.max_memory, 1),
+        home=serial,
+        serial=serial,
+    )
+    if serial:
+        _check_serial(checked)
+        return checked
+    return checked._replace(home=workers is None and not _only_workers(options))
+
+
+def _only_workers(options: Options) -> bool:
+    """Return whether something is asked for that the caller cannot do to itself."""
+    return (
+        options.on_error != "raise"
+        or options.worker_state is not None
+        or options.timeout is not None
+        or options.retries != 0
+        or options.max_memory is not None
+    )
+
+
+def _check_names(options: Options) -> None:
     if not _among(("raise", "return", "skip"), options.on_error):
         raise ValueError(
             f'on_error must be "raise", "return" or "skip", got {shortened(options.on_error)}'
@@ -62,26 +107,55 @@ def plan(options: Options) -> Plan:
             "worker_state must be a function that makes the state, "
             f"got {shortened(options.worker_state)}"
         )
-    only_workers = options.on_error != "raise" or options.worker_state is not None
-    return Plan(
-        workers=1 if serial else workers or cpu_bound(),  # one worker never pays
-        named=workers is not None,
-        chunksize=_count("chunksize", options.chunksize),
-        on_error=options.on_error,
-        seed=_seed(options.seed),
-        worker_state=options.worker_state,
-        home=serial or (workers is None and not only_workers),
-        serial=serial,
-    )
+    kinds = options.retry_on if isinstance(options.retry_on, tuple) else (options.retry_on,)
+    if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+        raise TypeError(
+            "retry_on must be an exception class or a tuple of them, "
+            f"got {shortened(options.retry_on)}"
+        )
 
 
-def _count(name: str, value: Any) -> int | None:
-    """Return a count of at least 1, or None for None."""
+def _check_serial(checked: Plan) -> None:
+    """Raise ValueError for what cannot be done without a process that can be ended."""
+    for name in ("timeout", "max_memory"):
+        value = getattr(checked, name)
+        if value is not None:
+            raise ValueError(
+                f'{name} needs worker processes, but backend is "serial": leave out {name}='
+            )
+
+
+def _seconds(name: str, value: Any) -> float | None:
+    """Return a length of time above 0, or None for None."""
+    if value is None:
+        return None
+    seconds = _number(name, value, "a number of seconds or None")
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{name} must be a number of seconds above 0, got {value!r}")
+    return seconds
+
+
+def _backoff(value: Any) -> float:
+    seconds = _number("backoff", value, "a number of seconds")
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"backoff must be a number of seconds, 0 or more, got {value!r}")
+    return seconds
+
+
+def _number(name: str, value: Any, what: str) -> float:
+    # By method, so that numbers of numpy are some; strings, which float() would take, are none.
+    if isinstance(value, bool | str | bytes) or not hasattr(type(value), "__float__"):
+        raise TypeError(f"{name} must be {what}, got {shortened(value)}")
+    return float(value)
+
+
+def _count(name: str, value: Any, least: int) -> int | None:
+    """Return a count of at least `least`, or None for None."""
     if value is None:
         return None
     count = _integer(name, value)
-    if count < 1:
-        raise ValueError(f"{name} must be at least 1, got {value!r}")
+    if count < least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")
     return count
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from .calls import begin, conclude
-from .engine import Work
 from .errors import shortened
 from .folding import Tree
-from .options import Options, check_call, plan
+from .options import Exceptions, Options, check_call, plan
+from .outcomes import Work
 from .source import source
 
 T = TypeVar("T")
@@ -35,8 +35,13 @@ def preduce(
     workers: int | None = None,
     chunksize: int | None = None,
     backend: str | None = None,
+    timeout: float | None = None,
+    retries: int = 0,
+    retry_on: Exceptions = Exception,
+    backoff: float = 0.0,
     seed: int | None = None,
     worker_state: Callable[[], Any] | None = None,
+    max_memory: int | None = None,
 ) -> T:
     """Return the items combined by `op`, like `functools.reduce`, computed on all CPUs.
 
@@ -62,7 +67,20 @@ def preduce(
         >>> preduce(max, ["a", "ccc", "bb"], map=len)
         3
     """
-    checked = plan(Options(workers, chunksize, backend, "raise", seed, worker_state))
+    checked = plan(
+        Options(
+            workers=workers,
+            chunksize=chunksize,
+            backend=backend,
+            timeout=timeout,
+            retries=retries,
+            retry_on=retry_on,
+            backoff=backoff,
+            seed=seed,
+            worker_state=worker_state,
+            max_memory=max_memory,
+        )
+    )
     check_call("preduce", op, (iterable,))
     if map is not None and not callable(map):
         raise TypeError(f"map must be a function or None, got {shortened(map)}")
@@ -74,7 +92,7 @@ def preduce(
         for block in outcomes:
             tree.add(block.values)
             empty = False
-    conclude(engine)
+    conclude(engine, [])
     if not empty:
         total: T = tree.total()
         return total if isinstance(initial, _Missing) else op(initial, total)

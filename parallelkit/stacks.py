@@ -64,4 +64,5 @@ class Telling:
 def _users(told: str) -> str:
     """Return the frames that are the user's, the innermost first, as faulthandler wrote them."""
     lines = [line for line in told.splitlines() if line.startswith("  File ")]
-    return "\n".join(line for line in lines if f'"{_HERE}' not in line)
+    ours = f'File "{_HERE}', 'File "<string>"'  # the second started us
+    return "\n".join(line for line in lines if not any(each in line for each in ours))

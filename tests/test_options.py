@@ -22,7 +22,11 @@ WRONG = [
     ({"workers": "2"}, TypeError, f"workers {INTEGER} '2'"),
     ({"workers": np.array([2])}, TypeError, f"workers {INTEGER} array([2])"),
     ({"chunksize": 0}, ValueError, "chunksize must be at least 1, got 0"),
-    ({"chunksize": np.int64(-1)}, ValueError, f"chunksize must be at least 1, got {np.int64(-1)!r}"),
+    (
+        {"chunksize": np.int64(-1)},
+        ValueError,
+        f"chunksize must be at least 1, got {np.int64(-1)!r}",
+    ),
     ({"chunksize": 2.5}, TypeError, f"chunksize {INTEGER} 2.5"),
     ({"chunksize": False}, TypeError, f"chunksize {INTEGER} False"),
     ({"seed": 1.5}, TypeError, f"seed {INTEGER} 1.5"),
@@ -46,7 +50,9 @@ def plain_environment(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.mark.parametrize(("options", "kind", "message"), WRONG, ids=[str(each[0]) for each in WRONG])
+@pytest.mark.parametrize(
+    ("options", "kind", "message"), WRONG, ids=[str(each[0]) for each in WRONG]
+)
 def test_a_wrong_value_is_named(options, kind, message):
     with pytest.raises(kind) as caught:
         plan(Options(**options))

@@ -32,7 +32,7 @@ def misbehave(x: int) -> int:
 
 
 def opened(fn: object, workers: int) -> Processes:
-    place = Processes((fn, None, None), workers, 1, None, urgent=True)
+    place = Processes((fn, None, None), workers, 1)
     place.start(workers)
     return place
 

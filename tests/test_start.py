@@ -35,9 +35,9 @@ def hired(starter: start.Starter, number: int = 0) -> tuple[socket.socket, Worke
     process = WorkerProcess(number, popen)
     sock.settimeout(LIMIT)
     hello, fds, _, _ = socket.recv_fds(sock, wire.HEADER.size, 1)
-    kind, size, pid, _, _ = wire.HEADER.unpack(hello)
+    kind, size, pid, stack, _ = wire.HEADER.unpack(hello)
     assert (kind, size) == (wire.READY, 0)
-    process.introduce(pid, fds[0] if fds else None)
+    process.introduce(pid, fds[0] if fds else None, stack)
     return sock, process
 
 
@@ -181,7 +181,7 @@ def test_programs_of_the_users_hold_nothing_of_ours(way, monkeypatch):
 
     def held(_):
         line = ["ls", "-l", "/proc/self/fd"]
-        return subprocess.run(line, close_fds=False, capture_output=True, text=True).stdout
+        return subprocess.check_output(line, close_fds=False, text=True)
 
     for text in (*pmap(held, range(4), workers=2), held(0)):
         assert "/proc/" in text
@@ -247,7 +247,7 @@ def test_a_caller_that_is_killed_takes_its_workers_along(way, shared, tmp_path):
 @each_start
 def test_a_forked_copy_of_the_caller_disturbs_nobody(way, tmp_path):
     source = """
-        import os, sys, warnings
+        import gc, os, sys, warnings
         from parallelkit import imap, pmap
         from parallelkit.backends import warm
 
@@ -262,6 +262,8 @@ def test_a_forked_copy_of_the_caller_disturbs_nobody(way, tmp_path):
             assert warm._current is None
             mine = pmap(lambda x: os.getpid(), range(9), workers=2)
             assert not crew & set(mine)
+            del running
+            gc.collect()
             warm.shut()
             os._exit(0)
         _, status = os.waitpid(child, 0)
@@ -313,5 +315,3 @@ def test_flags_of_the_interpreter_are_passed_on(tmp_path):
     for way in STARTERS:
         printed = script(source, where=tmp_path, command=command, PARALLELKIT_START=way)
         assert printed == "(1, 1, ['error'])\n"
-
-

@@ -58,7 +58,7 @@ class Cut:
 
 
 def transfer(pieces: list[bytes], reader: Reader, left: socket.socket) -> list[Message]:
-    """Write pieces as far as they go and read what has come, in one thread, until all is through."""
+    """Write pieces as far as they go and read what has come, in turns, until all is through."""
     left.setblocking(False)
     outbox = Outbox(left)
     outbox.put(pieces)
@@ -92,7 +92,7 @@ def test_any_messages_in_any_pieces_arrive_whole_and_in_order(messages, cuts, si
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=12), st.integers(1, 3))
 def test_short_reads_cut_headers_anywhere(sizes, step):
-    messages = [Message(number, b"x" * size, number) for number, size in enumerate(sizes, 1)]
+    messages = [Message(wire.CHUNK, b"x" * size, at) for at, size in enumerate(sizes)]
     left, right = socket.socketpair()
     with left, right:
         right.setblocking(False)

@@ -86,7 +86,8 @@ def test_ended_workers_do_not_pile_up(starter):
 def test_a_request_without_a_socket_is_passed_over(starter):
     starter.control.sendall(zygote.REQUEST.pack(zygote.FORK, 0))
 
-    sock, _, pidfd = forked(starter)
+    sock, pid, pidfd = forked(starter)
+    assert starter.status(pid) is None
     sock.close()
     wait_end(pidfd)
 

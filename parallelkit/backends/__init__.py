@@ -48,8 +48,14 @@ class Backend(Protocol):
     def kill(self, worker: int) -> None:
         """End `worker` at once; `wait` reports `Lost`."""
 
+    def weigh(self) -> None:
+        """Note how much memory each worker holds, which an obituary may need."""
+
     def obituary(self, worker: int) -> str:
-        """Say how a lost worker ended, such as "was killed by SIGKILL"."""
+        """Say how a lost worker ended, such as "was killed by SIGKILL".
+
+        Of one that was ended by `kill`: the stack it was in, innermost frame first, if known.
+        """
 
     def close(self) -> None:
         """End the run: workers that are busy are ended, the others may serve another run."""

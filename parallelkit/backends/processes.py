@@ -19,16 +19,17 @@ from ..codec import Definitions
 from ..context import capture
 from ..events import Done, Event, Joined, Lost, Refused
 from ..failures import unpack_error
+from ..machine import memory, oom_kills
 from ..wire import Message
 from ..worker import Settings
 from . import Block, warm
+from .start import PATIENCE
 from .warm import Link
 
 _runs = itertools.count(1)
 
 Outcome = tuple[Event, Block | None]
 
-_DYING = 0.2  # seconds that a process may take from closing its socket to its end
 
 
 class Processes:
@@ -39,13 +40,13 @@ class Processes:
     """
 
     def __init__(
-        self, root: tuple[Any, ...], most: int, share: int, seed: int | None, urgent: bool
+        self, root: tuple[Any, ...], most: int, share: int, settings: Settings | None = None
     ) -> None:
         self.most = most
         self.definitions = Definitions(root)
         self.pool = warm.pool()
         self.context = capture(share)
-        self.settings = Settings(next(_runs), None, seed, urgent)
+        self.settings = (settings or Settings())._replace(run=next(_runs))
         self.links: dict[int, Link] = {}
         self.unsaid: set[int] = set()  # to whom something is to be written
         self.deaths: dict[int, str] = {}
@@ -155,8 +156,8 @@ class Processes:
                 messages = link.read()
             except BlockingIOError:
                 return
-            except EOFError:
-                self._lose(number)
+            except EOFError as error:
+                self._lose(number, str(error))
                 return
             for message in messages:
                 self._hear(number, link, message)
@@ -211,20 +212,20 @@ class Processes:
 
     # Ends.
 
-    def _lose(self, number: int) -> None:
+    def _lose(self, number: int, why: str = "") -> None:
+        """Report a worker as lost, with the items that may have been the cause."""
         link = self.links[number]
+        if number not in self.deaths:
+            self.deaths[number] = why or _obituary(link)
+        link.process.kill()  # a function may have closed the socket, and live on with nobody
         running = link.slot.read()
         mine = link.chunks[0] if link.chunks else range(0)
         suspects = range(max(running.start, mine.start), min(running.stop, mine.stop))
-        # A socket closes a little before its process has ended; or a function closed it, and the
-        # process lives on with nobody to talk to.
-        if link.process.pid is not None and link.process.ended(_DYING) is None:
-            link.process.kill()
-            self.deaths[number] = "closed its socket, and so had to be ended,"
-        else:
-            self.deaths[number] = _obituary(link)
+        if not link.pool.starter.alive():  # the zygote was killed, and it is no item's fault
+            suspects = range(0)
+            self.pool = warm.pool()
         self._part(number)
-        self.pool.bury(link)
+        link.pool.bury(link)
         self.happened.append((Lost(number, suspects if suspects else range(0)), None))
 
     def _part(self, number: int) -> Link:
@@ -240,7 +241,7 @@ class Processes:
         link = self.links.get(worker)
         if link is None:  # it has ended already, and `wait` says so
             return
-        link.process.kill()
+        self.deaths[worker] = link.process.last_words()
         if link.process.pid is None:  # nobody to kill yet: it ends when it finds its socket closed
             self._lose(worker)
 
@@ -248,17 +249,26 @@ class Processes:
         """Say how a lost worker ended."""
         return self.deaths.get(worker, "ended")
 
+    def weigh(self) -> None:
+        """Note how much memory each worker holds."""
+        for link in self.links.values():
+            link.weigh()
+
     def close(self) -> None:
         """End the run: busy workers are killed, the others may serve another run."""
+        for link in self.links.values():
+            if link.chunks:
+                link.process.kill()
         for number in tuple(self.links):
             link = self._part(number)
             if link.chunks:
-                link.process.kill()
-                self.pool.bury(link)
+                link.pool.bury(link)
             else:
                 link.say(Message(wire.END, b""))
                 link.outbox.flush()
-                self.pool.give_back(link)
+                link.pool.give_back(link)
+        if self.selector.get_map() is None:  # closed already
+            return
         for key in tuple(self.selector.get_map().values()):
             key.fileobj.close()  # type: ignore[union-attr]
         self.selector.close()
@@ -277,12 +287,33 @@ def launch(count: int) -> float:
 
 
 def _obituary(link: Link) -> str:
-    code = link.process.exitcode
+    """Say how a worker ended, and what is known of the reason."""
+    code = link.process.ended(PATIENCE) if link.process.pid is not None else None
     if code is None:
-        return "ended"
+        return "closed its socket, and so had to be ended,"
     if code >= 0:
         return f"ended with exit code {code}"
     try:
-        return f"was killed by {signal.Signals(-code).name}"
+        name = signal.Signals(-code).name
     except ValueError:
-        return f"was killed by signal {-code}"
+        name = f"signal {-code}"
+    return f"was killed by {name}{_shortage(link) if name == 'SIGKILL' else ''}"
+
+
+def _shortage(link: Link) -> str:
+    """Say that memory was the reason, if that is likely."""
+    global _oom_kills
+    before, _oom_kills = _oom_kills, oom_kills()
+    now = memory()
+    whole = min(now.total, now.limit or now.total)
+    if _oom_kills == before and now.available > whole * _SCARCE:
+        return ""
+    gib = 1 << 30
+    return (
+        f" (likely out of memory: it held {link.memory / gib:.2f} of {whole / gib:.2f} GiB; "
+        "try fewer workers=, smaller items, or max_memory=)"
+    )
+
+
+_oom_kills = oom_kills()
+_SCARCE = 0.03  # share of memory that is left when a process may have been killed for want of it

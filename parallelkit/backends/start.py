@@ -84,9 +84,17 @@ class Popen:
 
     def close(self) -> None:
         """Let go of the sentinel."""
-        if self.sentinel is not None:
+        if self.sentinel is not None and self.owner == os.getpid():
             os.close(self.sentinel)
             self.sentinel = None
+
+    def forget(self) -> None:
+        """In a forked copy of the caller, once: let go of what belongs to the original.
+
+        The sentinel's number stays: a selector that the copy inherited still knows it by that.
+        """
+        if self.sentinel is not None:
+            os.close(self.sentinel)
 
     def _ask(self) -> int | None:
         raise NotImplementedError
@@ -141,6 +149,10 @@ class WorkerProcess(process.BaseProcess):
     def let_go(self) -> None:
         """Free what this end holds of the process."""
         self._popen.close()
+
+    def forget(self) -> None:
+        """In a forked copy of the caller, once: free what was copied of that."""
+        self._popen.forget()
 
 
 class ForkedPopen(Popen):
@@ -249,13 +261,20 @@ class SpawnedPopen(Popen):
     def close(self) -> None:
         """Let go of the process, which ends if it has not."""
         super().close()
-        assert self.child.stdin is not None
-        self.child.stdin.close()
         if self.owner == os.getpid():
+            self._cut()
             self.child.kill()
             self.returncode = self.child.wait()
-        else:
-            self.child.returncode = 0  # or it would warn that it is still running
+
+    def forget(self) -> None:
+        """In a forked copy of the caller, once: let go of what belongs to the original."""
+        super().forget()
+        self._cut()
+        self.child.returncode = 0  # or it would warn that it is still running
+
+    def _cut(self) -> None:
+        assert self.child.stdin is not None
+        self.child.stdin.close()
 
     def signal(self, number: int) -> None:
         """Send a signal to the process, if it is still there."""

@@ -23,6 +23,8 @@ from ..machine import resident
 from ..wire import Message, Outbox, Reader
 from .start import Starter, WorkerProcess, default
 
+_END = 1.0  # seconds for a process that was killed to be gone
+
 
 class Link:
     """The caller's end of one worker."""
@@ -61,7 +63,7 @@ class Link:
         if len(hello) < wire.HEADER.size:
             raise EOFError
         message = Message(*_unpacked(hello))
-        self.process.introduce(message.first, sentinel)
+        self.process.introduce(message.first, sentinel, message.second)
         return [message]
 
     def weigh(self) -> None:
@@ -182,11 +184,25 @@ class Pool:
         if over:
             self.starter.close()
 
+    def abandon(self) -> None:
+        """End the workers of runs that another thread or a forgotten iterator holds.
+
+        Each run still lets go of its workers itself, if it comes to that.
+        """
+        with self.lock:
+            busy = tuple(self.busy)
+            self.busy.clear()
+        for link in busy:
+            link.process.kill()
+        for link in busy:
+            link.process.ended(_END)
+
     def forget(self) -> None:
         """In a forked copy of the process: close what belongs to the original."""
         self.lock = threading.Lock()  # a thread that is not here may have held it
         for link in (*self.idle, *self.busy):
-            link.close()
+            link.sock.close()
+            link.process.forget()
         self.starter.forget()
 
 
@@ -225,11 +241,9 @@ def shut() -> None:
 def _shut_at_exit() -> None:
     with contextlib.suppress(OSError):
         if _current is not None:
-            busy = _current[1].busy
+            last = _current[1]
+            last.abandon()
             shut()
-            for link in tuple(busy):  # of a run that another thread or a forgotten iterator holds
-                link.process.kill()
-                link.pool.bury(link)
 
 
 def _forget() -> None:
