@@ -66,8 +66,9 @@ class Done:
 
     The chunk goes on where `stop` lies before its end: then this is the part finished so far, and
     further ones follow (for `HOME`: the budget was spent, and the rest is handed back).  `seconds`
-    is the time this part took in the worker; the positions in `failed` raised.  `carriage`, where
-    it was measured, is what one item costs to pickle and unpickle, both ways together.
+    is the time this part took in the worker; the positions in `failed` raised, and those of them in
+    `hopeless` are not to be tried again, whatever the limits say.  `carriage`, where it was
+    measured, is what one item costs to pickle and unpickle, both ways together.
     """
 
     worker: int
@@ -75,6 +76,7 @@ class Done:
     seconds: float
     failed: tuple[int, ...] = ()
     carriage: float | None = None
+    hopeless: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -94,6 +96,16 @@ class Taken:
     """The caller took `count` results, making room for as many items."""
 
     count: int
+
+
+@dataclass(slots=True)
+class Strained:
+    """The machine is short of memory, or (`strained` is false) no longer.
+
+    Until it is over, items run one at a time.
+    """
+
+    strained: bool
 
 
 @dataclass(slots=True)
@@ -169,5 +181,5 @@ class Finish:
     """End the run: every outcome was given."""
 
 
-Event = Begin | Pulled | Joined | Refused | Done | Lost | Taken | Tick | Cancel
+Event = Begin | Pulled | Joined | Refused | Done | Lost | Taken | Strained | Tick | Cancel
 Command = Pull | Start | Work | Send | Kill | Give | Fail | Finish

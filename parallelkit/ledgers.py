@@ -12,10 +12,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
 from parallelkit.chunking import split
 from parallelkit.events import Reason
+
+LONGEST_PAUSE = 60.0  # seconds before a repeat: what a minute has not mended, an hour seldom does
+MOST_DOUBLINGS = 1000  # of a pause: 2.0 ** 1024 is too large for a float
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,8 @@ class Limits:
         chunksize: How many items are handed out at a time, where the user has fixed it.
         ahead: How many chunks per worker may lie between the input and the caller; None: any
             number.
+        backoff: How long an item that failed waits until it is tried again for the first time; each
+            further time it waits twice as long, up to a minute.
         grace: How long after a failure that ends the run the items before it are waited for, so
             that it ends with the failure a loop would have met first; None: until they are done.
     """
@@ -45,15 +51,18 @@ class Limits:
     chunksize: int | None = None
     ahead: int | None = None
     grace: float | None = 0.1
+    backoff: float = 0.0
 
 
 @dataclass(slots=True)
 class Input:
     """What is known of the input, and the pulled positions that nobody holds.
 
-    `alone` are positions to be handed out one by one, before the `waiting` blocks; `queued` counts
-    both.  All positions below `reached` were handed out at least once.  `price` is what it takes
-    to pull one item.  From `stop` on, where it is set, positions are no longer wanted.
+    `alone` are positions to be handed out one by one, before the `waiting` blocks; the `exclusive`
+    ones come before all, each to be the only item that runs; `queued` counts the three.  `resting`
+    is a heap of positions that will be `alone`, each after the time from which on it is.  All
+    positions below `reached` were handed out at least once.  `price` is what it takes to pull one
+    item.  From `stop` on, where it is set, positions are no longer wanted.
     """
 
     length: int | None = None
@@ -63,6 +72,8 @@ class Input:
     price: float | None = None
     waiting: deque[range] = field(default_factory=deque)
     alone: deque[int] = field(default_factory=deque)
+    exclusive: deque[int] = field(default_factory=deque)
+    resting: list[tuple[float, int]] = field(default_factory=list)
     queued: int = 0
     reached: int = 0
     stop: int | None = None
@@ -96,9 +107,10 @@ class Input:
 
     def take(self, count: int) -> range:
         """Return the next chunk, of at most `count` positions."""
-        if self.alone:
+        first = self.exclusive or self.alone
+        if first:
             self.queued -= 1
-            position = self.alone.popleft()
+            position = first.popleft()
             return range(position, position + 1)
         return self.take_waiting(count)
 
@@ -135,26 +147,50 @@ class Input:
             self.alone.append(position)
             self.queued += 1
 
+    def isolate(self, position: int) -> None:
+        """Have `position` handed out again, as the only one that runs."""
+        if self.stop is None or position < self.stop:
+            self.exclusive.append(position)
+            self.queued += 1
+
+    def rest(self, position: int, until: float) -> None:
+        """Have `position` handed out again, alone, from the time `until` on."""
+        if self.stop is None or position < self.stop:
+            heappush(self.resting, (until, position))
+
+    def wake(self, now: float) -> None:
+        """Queue the positions that have rested."""
+        while self.resting and self.resting[0][0] <= now:
+            self.repeat(heappop(self.resting)[1])
+
     def cut(self, stop: int) -> None:
         """Forget the positions from `stop` on: they are no longer wanted."""
         self.stop = stop
         blocks = [range(block.start, min(block.stop, stop)) for block in self.waiting]
         self.waiting = deque(block for block in blocks if block)
         self.alone = deque(position for position in self.alone if position < stop)
-        self.queued = sum(map(len, self.waiting)) + len(self.alone)
+        self.exclusive = deque(position for position in self.exclusive if position < stop)
+        self.resting = [(until, position) for until, position in self.resting if position < stop]
+        heapify(self.resting)
+        self.queued = sum(map(len, [*self.waiting, self.alone, self.exclusive]))
 
     def left(self) -> int | None:
         """Return how many wanted items nobody holds, or None when that cannot be told."""
+        here = self.queued + len(self.resting)
         if self.exhausted or self.stop is not None:
-            return self.queued
+            return here
         if self.length is None:
             return None
-        return self.queued + max(0, self.length - self.pulled)
+        return here + max(0, self.length - self.pulled)
 
     def first(self) -> int:
         """Return the lowest position that nobody holds."""
         starts = [block.start for block in self.waiting]
-        return min([*starts, *self.alone, self.pulled])
+        return min([*starts, *self.again(), self.pulled])
+
+    def again(self) -> list[int]:
+        """Return the positions that will be handed out again, each by itself."""
+        return [*self.alone, *self.exclusive, *(position for _, position in self.resting)]
 
 
 @dataclass(slots=True)
@@ -164,7 +200,8 @@ class Staff:
     `chunks` are what each worker holds, oldest first; a worker with none is in `idle`, one with
     one in `half`.  `since` tells since when workers are on their oldest chunk, earliest first; it
     is kept only if `timed`.  `allowed` is how many workers there may be, `losses` how many were
-    lost in a row for no reason that an item has given.
+    lost in a row for no reason that an item has given.  `strained` says that memory is short, and
+    `lone` that one of them has an item which must be the only one that runs.
     """
 
     allowed: int
@@ -177,6 +214,8 @@ class Staff:
     starting: int = 0
     hired: bool = False
     losses: int = 0
+    strained: bool = False
+    lone: bool = False
 
     def join(self, worker: int) -> None:
         """Record that `worker` is ready."""
@@ -187,6 +226,10 @@ class Staff:
     def count(self) -> int:
         """Return how many workers there are or will be."""
         return len(self.chunks) + len(self.dying) + self.starting
+
+    def busy(self) -> bool:
+        """Return whether any worker has a chunk, or is still leaving with one."""
+        return len(self.idle) < len(self.chunks) or bool(self.dying)
 
     def send(self, worker: int, chunk: range, now: float) -> None:
         """Record that `worker`, taken out of `idle` or `half`, was given `chunk`."""
@@ -270,12 +313,14 @@ class Failures:
     """What failed so far: by position, how often and why, and the failure that ends the run.
 
     `tries` and `deaths` count the attempts that failed and those of them that ended a worker.
-    `causes` are the reasons of failures that are given in the item's place.  `first` is the lowest
-    position that failed for good, and `until` when its failure is told at the latest.
+    `excused` died once more, with many around them and too little memory for all.  `causes` are the
+    reasons of failures that are given in the item's place.  `first` is the lowest position that
+    failed for good, and `until` when its failure is told at the latest.
     """
 
     tries: dict[int, int] = field(default_factory=dict)
     deaths: dict[int, int] = field(default_factory=dict)
+    excused: set[int] = field(default_factory=set)
     causes: dict[int, Reason] = field(default_factory=dict)
     first: int | None = None
     reason: Reason = "raised"
@@ -289,6 +334,11 @@ class Failures:
             # Two deaths are no accident, and a third would only cost another worker.
             return tries <= retries and deaths < 2
         return tries <= retries
+
+    def pause(self, position: int, backoff: float) -> float:
+        """Return how long `position`, which failed just now, is to wait before it is repeated."""
+        doublings = min(self.tries[position] - 1, MOST_DOUBLINGS)
+        return min(backoff * 2.0**doublings, LONGEST_PAUSE)
 
 
 def lowest_held(staff: Staff, home: Home) -> int | None:
@@ -310,7 +360,7 @@ def without(chunks: Sequence[range], suspects: range) -> list[range]:
 
 def audit(stock: Input, staff: Staff, home: Home, output: Output, failures: Failures) -> None:
     """Raise AssertionError if the ledgers contradict each other."""
-    alone = [range(position, position + 1) for position in stock.alone]
+    alone = [range(position, position + 1) for position in stock.again()]
     held = [chunk for chunks in staff.chunks.values() for chunk in chunks]
     here = [] if home.chunk is None else [home.chunk]
     blocks = [*stock.waiting, *alone, *held, *here, *output.ready.values()]
@@ -318,7 +368,9 @@ def audit(stock: Input, staff: Staff, home: Home, output: Output, failures: Fail
     assert all(a.stop <= b.start for a, b in pairwise(blocks)), "a position is in two places"
     count = sum(map(len, blocks)) + output.given
     assert count == stock.pulled or failures.first is not None, "a position is nowhere"
-    assert stock.queued == sum(map(len, [*stock.waiting, *alone])), "the queue is miscounted"
+    queued = sum(map(len, [*stock.waiting, *alone])) - len(stock.resting)
+    assert stock.queued == queued, "the queue is miscounted"
+    assert not staff.lone or len(held) + len(here) <= 1, "a lone item has company"
     loads = {worker: len(chunks) for worker, chunks in staff.chunks.items()}
     assert set(staff.idle) == {worker for worker, load in loads.items() if load == 0}, "idle"
     assert set(staff.half) == {worker for worker, load in loads.items() if load == 1}, "half"
@@ -327,7 +379,7 @@ def audit(stock: Input, staff: Staff, home: Home, output: Output, failures: Fail
 
 
 def awaits(stock: Input, staff: Staff, home: Home, output: Output) -> bool:
-    """Return whether an event is still to come: an answer, or the caller taking an outcome."""
-    busy = len(staff.idle) < len(staff.chunks) or home.chunk is not None
-    answers = busy or stock.asked is not None or staff.starting or staff.dying
-    return bool(answers) or output.taken < output.given
+    """Return whether an event is still to come: an answer, a time, or a taken outcome."""
+    busy = staff.busy() or home.chunk is not None
+    answers = busy or stock.asked is not None or staff.starting
+    return bool(answers or stock.resting) or output.taken < output.given

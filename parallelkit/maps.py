@@ -179,5 +179,3 @@ def _kept(block: Block, checked: Plan) -> Iterator[Any]:
             yield value
         elif checked.on_error == "return":
             yield error
-
-

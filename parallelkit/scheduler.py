@@ -5,12 +5,13 @@ no outcome, no process, no thread and no clock: items are known by their positio
 the time is a number handed in with each event.  So one history of events always gives the same
 commands, a test can play a thousand workers in a moment, and every backend shares one scheduler.
 
-Here are the decisions; `ledgers` remembers, and `chunking` knows prices.  Promises, which
-`Run.check` verifies:
+Here are the decisions; `ledgers` remembers, `portions` says how much, and `chunking` knows prices.
+Promises, which `Run.check` verifies:
 
-- a pulled position is queued, held by one worker or by the caller, ready, or given, and never two
-  of these (past the position of a failure that ends the run, it may also be forgotten);
-- until `Finish` or `Fail` some command is unanswered: a run never waits for nobody.
+- a pulled position is queued, resting, held by one worker or by the caller, ready, or given, and
+  never two of these (past the position of a failure that ends the run, it may also be forgotten);
+- until `Finish` or `Fail` some command is unanswered or a time is set: a run never waits for
+  nobody.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from parallelkit.events import (
     Refused,
     Send,
     Start,
+    Strained,
     Taken,
     Tick,
     Work,
@@ -53,17 +55,11 @@ from parallelkit.ledgers import (
     lowest_held,
     without,
 )
+from parallelkit.portions import Portions
 
 __all__ = ["Limits", "Run", "split"]
 
-SHORT = 5e-3  # a second chunk may wait in a worker behind one of at most so many seconds, which
-# hides the journey; queues deeper or slower than that strand work (limits.md, section 6)
-MANY = 100  # and behind so many items, which take the caller a while to pack
-SOON = 2e-3  # workers that are here by then are waited for: a turn of the caller takes as long
 OVERDUE = 2e-3  # the caller is stuck in an item if a turn takes so much longer than its budget
-READ_AHEAD = 8  # chunks per worker taken from an iterator before they are needed
-READ_AT_MOST = 250_000  # and items: they lie in the caller's memory
-READING = 1e-3  # seconds that one Pull may take, for nobody is attended to meanwhile
 ACCIDENTS = 3  # losses in a row that no item explains, besides one for each worker
 STORY = 50  # events that are kept, to be replayed when something went wrong
 
@@ -83,6 +79,7 @@ class Run:
         "limits",
         "output",
         "pace",
+        "portions",
         "staff",
         "story",
     )
@@ -95,6 +92,7 @@ class Run:
         self.home = Home()
         self.output = Output(limits.ordered)
         self.failures = Failures()
+        self.portions = Portions(limits, self.pace, self.input, self.staff, self.home, self.output)
         self.ended = False
         self.story: deque[tuple[float, Event, list[Command]]] = deque(maxlen=STORY)
         self._out: list[Command] = []
@@ -120,6 +118,8 @@ class Run:
         if self.ended:
             return None
         times = [self.home.watch, self.failures.until]
+        if self.input.resting:
+            times.append(self.input.resting[0][0])
         if self.limits.timeout is not None and self.staff.since:
             times.append(next(iter(self.staff.since.values())) + self.limits.timeout)
         return min((time for time in times if time is not None), default=None)
@@ -138,7 +138,9 @@ class Run:
         else:
             self._record_rare(event, now)
 
-    def _record_rare(self, event: Begin | Refused | Lost | Tick | Cancel, now: float) -> None:
+    def _record_rare(
+        self, event: Begin | Refused | Lost | Strained | Tick | Cancel, now: float
+    ) -> None:
         staff = self.staff
         if isinstance(event, Begin):
             self.input.begin(event.length, event.pulled)
@@ -147,6 +149,8 @@ class Run:
             self._tick(now)
         elif isinstance(event, Lost):
             self._lost(event, now)
+        elif isinstance(event, Strained):
+            staff.strained = event.strained
         elif isinstance(event, Refused):
             staff.starting -= event.count
             staff.allowed = max(0, staff.allowed - event.count)
@@ -169,7 +173,7 @@ class Run:
         for block in split(part, failed):
             self._ready(block)
         for position in sorted(failed):
-            self._failed(position, "raised", now)
+            self._failed(position, "raised", now, hopeless=position in event.hopeless)
 
     def _returned(self, stop: int) -> range:
         """Take back what the caller left of its chunk, and return the part it has run."""
@@ -193,15 +197,29 @@ class Run:
         """Hand what a dead `worker` held to others, except for what may have killed it."""
         held = self.staff.leave(worker)
         for part in without(held, suspects):
-            self.input.put_back(part)
+            if self.staff.lone:
+                self.input.isolate(part.start)
+            else:
+                self.input.put_back(part)
         doubtful = [position for chunk in held for position in chunk if position in suspects]
         if not doubtful:
             self._accident()
         elif len(doubtful) == 1:
-            self._failed(doubtful[0], "died", now)
+            self._died(doubtful[0], now)
         else:  # alone, each will show whether it was the one
             for position in doubtful:
                 self.input.repeat(position)
+
+    def _died(self, position: int, now: float) -> None:
+        """Blame an item for the death of its worker, unless it may only have been the biggest."""
+        excused = self.failures.excused
+        # What waits to be the only one died in company of this one: nothing was handed out since.
+        crowded = self.portions.busy() or self.input.exclusive
+        if self.staff.strained and crowded and position not in excused:
+            excused.add(position)
+            self.input.isolate(position)
+        else:
+            self._failed(position, "died", now)
 
     def _accident(self) -> None:
         self.staff.losses += 1
@@ -235,13 +253,13 @@ class Run:
         for part in self.output.add(block):
             self._out.append(Give(part))
 
-    def _failed(self, position: int, reason: Reason, now: float) -> None:
+    def _failed(self, position: int, reason: Reason, now: float, *, hopeless: bool = False) -> None:
         """Retry, keep or remember the failure of one item."""
         failures = self.failures
         if failures.first is not None and position > failures.first:
             return
-        if failures.count(position, reason, self.limits.retries):
-            self.input.repeat(position)
+        if failures.count(position, reason, 0 if hopeless else self.limits.retries):
+            self.input.rest(position, now + failures.pause(position, self.limits.backoff))
         elif self.limits.keep_errors:
             failures.causes[position] = reason
             self._ready(range(position, position + 1))
@@ -255,6 +273,8 @@ class Run:
 
     def _advance(self, now: float) -> None:
         staff, stock = self.staff, self.input
+        if stock.resting:
+            stock.wake(now)
         if self.output.given == stock.pulled and stock.exhausted:
             self._end(Finish())
             return
@@ -263,24 +283,49 @@ class Run:
             return
         if not staff.hired:
             self._consider()
-        if staff.hired:
-            if len(staff.chunks) < staff.allowed:
-                self._hire()
-            if stock.queued and (staff.idle or staff.half):
-                self._dispatch(now)
+        elif staff.lone and not staff.busy():
+            staff.lone = False
+        if staff.hired and len(staff.chunks) < staff.allowed:
+            self._hire()
+        if staff.strained or staff.lone or stock.exclusive:
+            self._spare(now)
+        else:
+            self._share(now)
+        if staff.hired and not staff.allowed:
+            self._unstaffed()
+
+    def _share(self, now: float) -> None:
+        """Keep everybody busy."""
+        staff, stock = self.staff, self.input
+        if staff.hired and stock.queued and (staff.idle or staff.half):
+            self._dispatch(now)
         if not stock.exhausted:
             self._pull(now)
         if self.limits.home and self.home.chunk is None:
             self._work(now)
-        if staff.hired and not staff.allowed:
-            self._unstaffed()
+
+    def _spare(self, now: float) -> None:
+        """Hand out one item once nobody has any, so that it has all memory to itself."""
+        staff, stock, portions = self.staff, self.input, self.portions
+        if not portions.busy():
+            # Rather to a worker than to the caller: what is killed for memory should not be that.
+            if staff.idle:
+                if stock.exclusive or stock.alone or portions.single():
+                    staff.lone = bool(stock.exclusive)
+                    self._send(staff.idle, 1, now)
+            elif self.limits.home and portions.single():
+                self._turn(1, PROBE, now)
+        if not stock.exhausted:
+            self._pull(now)
 
     def _settled(self, first: int, now: float) -> bool:
         """Return whether the failure at `first` is to be told now."""
         if self.failures.until is not None and now >= self.failures.until:
             return True
+        if self.input.queued or self.input.resting:
+            return False
         lowest = lowest_held(self.staff, self.home)
-        return not self.input.queued and (lowest is None or lowest >= first)
+        return lowest is None or lowest >= first
 
     def _first(self) -> int:
         """Return the lowest position that was not given."""
@@ -297,133 +342,67 @@ class Run:
 
     def _hire(self) -> None:
         """Start as many workers as there are items for, if they are worth it."""
-        staff = self.staff
-        present = staff.count()
-        left = self.input.left()
-        spare = self.input.queued if left is None else left
-        count = min(staff.allowed - present, spare - len(staff.idle) - staff.starting)
-        if count <= 0:
-            return
-        price = self.pace.item
-        if present and left and price is not None and price * left / present < self.pace.launch:
-            return  # those who are here will be done before another is
-        staff.starting += count
-        self._out.append(Start(count))
+        count = self.portions.missing()
+        if count > 0:
+            self.staff.starting += count
+            self._out.append(Start(count))
 
     def _dispatch(self, now: float) -> None:
-        staff, stock, out = self.staff, self.input, self._out
+        staff, stock, portions = self.staff, self.input, self.portions
         while stock.queued:
-            size = self._size()
+            size = portions.size()
             if staff.idle:
                 workers = staff.idle
-            elif staff.half and self._short(size):
+            elif staff.half and portions.short(size):
                 workers = staff.half
             else:
                 return
             if self.limits.ahead is not None and not stock.alone:
-                size = self._admitted(size, size)
+                size = portions.admitted(size, size)
                 if not size:
                     return
-            worker = workers.popitem()[0]
-            chunk = stock.take(size)
-            staff.send(worker, chunk, now)
-            out.append(Send(worker, chunk))
+            self._send(workers, size, now)
 
-    def _size(self) -> int:
-        """Return how many items the next chunk should have."""
-        limits, stock = self.limits, self.input
-        if limits.timeout is not None:
-            return 1  # a timeout is promised per item, so an item is what must be killable
-        if limits.chunksize is not None:
-            return limits.chunksize
-        left = stock.queued if stock.exhausted else stock.left()
-        if left is None:  # as much is to be expected as was seen
-            left = max(self.pace.seen, stock.queued)
-        staff = self.staff
-        return self.pace.chunk(left, len(staff.chunks) + staff.starting or 1)
-
-    def _short(self, size: int) -> bool:
-        """Return whether a chunk of `size` may wait in a worker behind another."""
-        item = self.pace.item
-        short = item is not None and (size * item < SHORT or size >= MANY)
-        return short and self.limits.timeout is None
-
-    def _room(self, size: int, position: int) -> int:
-        """Return how many items from `position` on may enter, with chunks of `size`."""
-        if self.limits.ahead is None:
-            return READ_AT_MOST
-        bound = max(1, self.limits.ahead * self.limits.workers * size)
-        return bound - (position - self.output.taken)
-
-    def _admitted(self, count: int, size: int) -> int:
-        """Return how many of the next `count` items may be handed out, with chunks of `size`.
-
-        Those that were handed out before have been admitted, or a caller who waits for one of
-        them would wait for ever.
-        """
-        stock = self.input
-        again = stock.reached - stock.waiting[0].start
-        return min(count, again + max(0, self._room(size, stock.reached)))
-
-    def _alone(self) -> bool:
-        """Return whether the caller has the items to itself, because nobody else is there."""
-        staff = self.staff
-        return self.limits.home and not (staff.hired and (staff.allowed or staff.count()))
+    def _send(self, workers: dict[int, None], size: int, now: float) -> None:
+        """Give the next chunk to the newest of `workers`."""
+        worker = workers.popitem()[0]
+        chunk = self.input.take(size)
+        self.staff.send(worker, chunk, now)
+        self._out.append(Send(worker, chunk))
 
     def _pull(self, now: float) -> None:
-        """Ask for what is needed now, or else for what will be."""
+        """Ask for items, if more are wanted."""
         stock = self.input
         if stock.asked is not None or stock.stop is not None:
             return
-        alone, size = self._alone(), self._size()
-        if alone and self.home.chunk is not None:
-            return
-        slots = len(self.staff.idle) + self.staff.starting
-        if alone:  # a few more than the first, to be shared if that is a long one
-            goal = 2 * self.limits.workers
-            if self.pace.item is not None:
-                goal = self.pace.turn(self.pace.budget())
-        elif slots:
-            goal = size * slots
-        else:
-            goal = max(1, READ_AHEAD * size * self.staff.count())
-        if stock.price is None:
-            goal = 1
-        elif stock.price:
-            goal = min(goal, stock.queued + max(1, int(READING / stock.price)))
-        room = self._room(size, stock.pulled)
-        count = min(goal - stock.queued, READ_AT_MOST - stock.queued, room)
+        count = self.portions.ask()
         if count > 0:
             stock.asked = now
             self._out.append(Pull(count))
 
     def _work(self, now: float) -> None:
         """Have the caller run some items itself, where that helps."""
-        stock, home, pace = self.input, self.home, self.pace
-        alone = self._alone()
+        stock, portions = self.input, self.portions
+        alone = portions.alone()
         if not stock.waiting or (alone and stock.asked is not None):
             return
-        budget = pace.budget() if alone else PROBE
-        if not alone and not self._helps(budget):
+        budget = self.pace.budget() if alone else PROBE
+        if not alone and not portions.helps(budget):
             return
-        size = pace.turn(budget)
+        size = self.pace.turn(budget)
         if self.limits.ahead is not None:
-            size = self._admitted(size, self._size())
-            if not size:
-                return
+            size = portions.admitted(size, portions.size())
+        if size:
+            self._turn(size, budget, now)
+
+    def _turn(self, size: int, budget: float, now: float) -> None:
+        """Have the caller run up to `size` items."""
+        home, stock = self.home, self.input
         home.chunk, home.since = stock.take_waiting(size), now
         more = stock.queued or not stock.exhausted
         if more and not self.staff.hired and self.staff.allowed > 1:
             home.watch = now + budget + OVERDUE
         self._out.append(Work(home.chunk, budget))
-
-    def _helps(self, budget: float) -> bool:
-        """Return whether the caller should run items while workers are on their way."""
-        staff, item = self.staff, self.pace.item
-        if not staff.starting or self.pace.launch < SOON or item is None:
-            return False
-        # Not if the workers would have finished everything before the caller is back.
-        return not staff.chunks or self.input.queued * item / staff.count() >= max(budget, item)
 
     def _unstaffed(self) -> None:
         """End the run if there are no workers and never will be, and the caller may not help."""
@@ -431,7 +410,7 @@ class Run:
             return
         if self.failures.first is not None:
             self._end(Fail(self.failures.first, self.failures.reason))
-        elif not self.limits.home or self.input.alone:  # what may have killed a worker stays out
+        elif not self.limits.home or self.input.again():  # what may have killed one stays out
             self._end(Fail(self._first(), "unstaffed"))
 
     def _end(self, command: Fail | Finish) -> None:

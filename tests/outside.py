@@ -1,6 +1,7 @@
 """An outside that Hypothesis controls: it answers a run's commands when and how it pleases.
 
-`World` checks on the way what no command may do, and `check_failure` how a run may end.
+`World` checks on the way what no command may do, and `check_failure` how a run may end.  Where a
+test plays the outside itself, `staffed` makes the run, and `tell` and `answers` talk to it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from parallelkit.chunking import Pace
 from parallelkit.events import (
     HOME,
+    Begin,
     Command,
     Done,
     Event,
@@ -27,6 +29,7 @@ from parallelkit.events import (
     Refused,
     Send,
     Start,
+    Strained,
     Taken,
     Tick,
     Work,
@@ -49,6 +52,7 @@ def some_limits(draw: st.DrawFn) -> Limits:
         chunksize=draw(st.sampled_from([None, None, 1, 3])),
         ahead=draw(st.sampled_from([None, None, 1, 3])),
         grace=draw(st.sampled_from([None, 0.0, 0.1])),
+        backoff=0.0 if home else draw(st.sampled_from([0.0, 0.0, 0.05, 40.0])),
     )
 
 
@@ -73,6 +77,13 @@ class World:
         self.raised: Counter[int] = Counter()
         self.deaths: Counter[int] = Counter()
         self.late: Counter[int] = Counter()
+        self.hopeless: set[int] = set()
+        self.rests: dict[int, float] = {}
+        self.strained = False
+        self.flips = draw.draw(st.sampled_from([0, 0, 1, 2, 5]))
+        self.excused: set[int] = set()
+        self.exclusive: set[int] = set()
+        self.lone: int | None = None
         self.failed: float | None = None
         self.crashes = CRASHES
         self.reached = 0
@@ -85,6 +96,7 @@ class World:
             assert self.end is None, "a command after the end"
             self.obey(command)
         self.run.check()
+        assert all(until > self.now for until, _ in self.run.input.resting), "slept too long"
         if self.end:
             assert self.run.ended
             assert self.run.deadline is None
@@ -95,9 +107,14 @@ class World:
             case Pull(count):
                 assert count > 0
                 assert not self.asked
+                assert not self.strained or (count == 1 and not self.holders())
                 self.asked = count
             case Start(count):
                 assert count > 0
+                if self.strained:
+                    assert count == 1
+                    assert set(self.chunks) == {HOME}
+                    assert not self.joining
                 self.joining += itertools.islice(self.numbers, count)
             case Work(chunk, budget):
                 assert self.limits.home
@@ -109,6 +126,7 @@ class World:
             case Kill(worker):
                 self.dying.append(worker)
                 self.late[self.chunks[worker][0].start] += 1
+                self.rest(self.chunks[worker][0].start)
             case Give(chunk):
                 self.give(chunk)
             case Fail() | Finish():
@@ -117,6 +135,9 @@ class World:
     def take(self, worker: int, chunk: range, depth: int) -> None:
         assert chunk
         assert len(self.chunks[worker]) < depth
+        self.check_company(worker, chunk)
+        assert not self.hopeless & set(chunk), "tried again without hope"
+        assert all(self.rests.get(position, 0.0) <= self.now for position in chunk), "no rest"
         self.chunks[worker].append(chunk)
         if worker != HOME:
             self.widest = max(self.widest, len(chunk))
@@ -129,6 +150,29 @@ class World:
         if self.limits.ahead and self.limits.chunksize and not self.limits.timeout:
             bound = self.limits.ahead * self.limits.workers * self.limits.chunksize
             assert self.reached - taken <= bound, "too far ahead"
+
+    def holders(self) -> list[int]:
+        return [worker for worker, held in self.chunks.items() if held]
+
+    def check_company(self, worker: int, chunk: range) -> None:
+        """Check that an item which needs all memory is the only one that runs."""
+        holders = self.holders()
+        assert self.lone not in holders, "company for a lone item"
+        exclusive = self.exclusive.intersection(chunk)
+        if self.strained or exclusive:
+            assert len(chunk) == 1
+            assert not holders, "company while memory is short"
+        if exclusive:
+            assert worker != HOME
+            self.exclusive -= exclusive
+            self.lone = worker
+
+    def attempts(self, position: int) -> int:
+        return self.raised[position] + self.deaths[position] + self.late[position]
+
+    def rest(self, position: int) -> None:
+        pause = self.limits.backoff * 2 ** (self.attempts(position) - 1)
+        self.rests[position] = self.now + min(pause, 60.0)
 
     def give(self, block: range) -> None:
         if block in self.blocks:
@@ -153,6 +197,7 @@ class World:
         possible += [lambda: self.crash(mortal)] * bool(mortal and self.crashes)
         possible += [self.tick] * (self.run.deadline is not None)
         assert possible, "deadlock"
+        possible += [self.strain] * bool(self.flips)
         self.draw(possible)()
 
     def draw(self, choices: list) -> object:
@@ -187,10 +232,16 @@ class World:
         part = range(chunk.start, stop)
         failed = tuple({self.draw(part), self.draw(part)}) if self.draw([0] * 9 + [1]) else ()
         self.raised.update(failed)
+        hopeless = failed[: self.draw([0, 0, 1, 2])]
+        self.hopeless.update(hopeless)
+        for position in failed:
+            self.rest(position)
         self.blocks.update(split(part, failed))
         self.blocks.update(range(position, position + 1) for position in failed)
         carriage = self.draw([None, None, 1e-6])
-        self.tell(Done(worker, stop, len(part) * self.draw([0.0, 1e-3, 0.1]), failed, carriage))
+        self.tell(
+            Done(worker, stop, len(part) * self.draw([0.0, 1e-3, 0.1]), failed, carriage, hopeless)
+        )
 
     def crash(self, mortal: list[int]) -> None:
         self.crashes -= 1
@@ -201,8 +252,24 @@ class World:
             first = self.draw(held[0])
             suspects = range(first, min(first + self.draw([1, 1, 2]), held[0].stop))
         if len(suspects) == 1:
-            self.deaths[suspects[0]] += 1
+            self.died(suspects[0])
+        elif worker == self.lone and held:
+            self.exclusive.update(held[0])
         self.tell(Lost(worker, suspects))
+
+    def died(self, position: int) -> None:
+        crowded = self.holders() or self.run.input.exclusive
+        if self.strained and crowded and position not in self.excused:
+            self.excused.add(position)
+            self.exclusive.add(position)
+        else:
+            self.deaths[position] += 1
+            self.rest(position)
+
+    def strain(self) -> None:
+        self.flips -= 1
+        self.strained = self.draw([True, not self.strained])
+        self.tell(Strained(self.strained))
 
     def killed(self) -> None:
         worker = self.dying.pop(0)
@@ -223,12 +290,14 @@ class World:
 def check_failure(world: World, end: Fail, limits: Limits) -> None:
     position, reason = end.position, end.reason
     assert position not in world.given
-    attempts = world.raised[position] + world.deaths[position] + world.late[position]
+    attempts = world.attempts(position)
     if reason in {"raised", "died", "late"}:
         assert not limits.keep_errors
-        if attempts <= limits.retries:
+        if attempts <= limits.retries and position not in world.hopeless:
             assert reason == "died"
             assert world.deaths[position] == 2
+        elif position in world.hopeless:
+            assert reason == "raised"
         else:
             assert attempts == limits.retries + 1
         if limits.grace is None and world.run.staff.allowed:  # else nobody was left to find out
@@ -239,3 +308,25 @@ def check_failure(world: World, end: Fail, limits: Limits) -> None:
     else:
         assert reason == "cancelled"
         assert set(range(position)) <= set(world.given)
+
+
+def tell(run: Run, *events: tuple[float, Event]) -> list[list[Command]]:
+    """Return what `run` answers to each of `events`."""
+    answers = []
+    for now, event in events:
+        answers.append(run.handle(event, now))
+        run.check()
+    return answers
+
+
+def answers(run: Run, *events: tuple[float, Event]) -> list[Command]:
+    """Return what `run` answers to the last of `events`."""
+    return tell(run, *events)[-1]
+
+
+def staffed(length: int, workers: int = 2, pace: Pace | None = None, **limits: object) -> Run:
+    """Return a run on a list whose workers, 1 and up, have just come."""
+    run = Run(Limits(workers, home=False, **limits), pace)
+    tell(run, (0.0, Begin(length, length)))
+    tell(run, *[(0.0, Joined(worker + 1)) for worker in range(min(workers, length))])
+    return run

@@ -25,7 +25,7 @@ FLOORS = [
     # Floor 1: what the computer gives, and how much to hand out.
     {"machine", "chunking", "board", "wire"},
     {"segments", "ledgers"},
-    {"shared"},
+    {"shared", "portions"},
     # Floor 2: one run, and what travels.
     {"scheduler", "sync", "failures", "seeding", "folding", "context", "culprits"},
     {"definitions"},
@@ -53,7 +53,7 @@ FLOORS = [
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
 # The core is handed positions, numbers and the time; it can reach nothing else.
-PURE = ["errors", "events", "chunking", "ledgers", "scheduler"]
+PURE = ["errors", "events", "chunking", "ledgers", "portions", "scheduler"]
 PLAIN = {
     "__future__", "bisect", "collections", "dataclasses", "enum", "functools", "heapq", "itertools",
     "math", "operator", "reprlib", "statistics", "typing",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import pytest
 
 from parallelkit.ledgers import Failures, Home, Input, Output, Staff, audit, lowest_held, without
@@ -30,12 +32,49 @@ def test_those_to_be_alone_come_first_and_alone():
     assert stock.take(5) == range(2, 3)
 
 
+def test_those_that_must_be_the_only_ones_come_before_all():
+    stock = stocked(3)
+    stock.take(2)
+    stock.repeat(0)
+    stock.isolate(1)
+    assert stock.queued == 3
+    assert [stock.take(5) for _ in range(3)] == [range(1, 2), range(1), range(2, 3)]
+    assert stock.queued == 0
+
+
+def test_those_that_rest_come_back_when_it_is_time():
+    stock = stocked(3)
+    stock.take(3)
+    stock.rest(2, until=1.0)
+    stock.rest(0, until=3.0)
+    stock.rest(1, until=2.0)
+    assert (stock.queued, stock.left(), stock.first()) == (0, 3, 0)
+    stock.wake(2.0)
+    assert list(stock.alone) == [2, 1]
+    assert (stock.queued, stock.left(), stock.first()) == (2, 3, 0)
+
+
+def test_a_pause_doubles_up_to_a_minute():
+    failures = Failures()
+    pauses = []
+    for _ in range(1100):  # more than a float can double
+        failures.count(7, "raised", retries=2000)
+        pauses.append(failures.pause(7, backoff=16.0))
+    assert pauses[:4] == [16.0, 32.0, 60.0, 60.0]
+    assert set(pauses[4:]) == {60.0}
+
+
 def test_nothing_is_taken_back_from_where_the_input_was_cut():
     stock = stocked(10)
     stock.take(4)
     stock.repeat(3)
+    stock.rest(3, until=1.0)
+    stock.isolate(3)
     stock.cut(2)
     stock.put_back(range(4))
+    stock.rest(2, until=1.0)
+    stock.isolate(2)
+    assert stock.again() == []
     stock.arrive(5, last=True, now=0.0)
     assert list(stock.waiting) == [range(2)]
     assert stock.left() == stock.queued == 2
@@ -66,6 +105,19 @@ def test_the_first_that_nobody_holds_and_the_first_that_somebody_does():
     assert lowest_held(Staff(allowed=1), Home()) is None
 
 
+def test_workers_are_busy_until_the_last_is_gone():
+    staff = Staff(allowed=1, starting=1)
+    assert not staff.busy()
+    staff.join(1)
+    assert not staff.busy()
+    staff.idle.clear()
+    staff.send(1, range(1), now=0.0)
+    assert staff.busy()
+    staff.leave(1)
+    staff.dying.add(1)
+    assert staff.busy()
+
+
 def test_suspects_are_left_out_of_what_goes_back():
     assert without([range(5), range(5, 9)], range(2, 4)) == [range(5, 9), range(4, 5), range(2)]
 
@@ -75,3 +127,8 @@ def test_an_audit_tells_what_is_wrong():
     audit(stock, Staff(allowed=1), Home(), Output(ordered=True), Failures())
     with pytest.raises(AssertionError, match="a position is in two places"):
         audit(stock, Staff(allowed=1), Home(range(1)), Output(ordered=True), Failures())
+    with pytest.raises(AssertionError, match="a lone item has company"):
+        held = {1: deque([range(1)])}
+        staff = Staff(allowed=1, chunks=held, half={1: None}, lone=True)
+        stock.take(2)
+        audit(stock, staff, Home(range(1, 2)), Output(ordered=True), Failures())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from outside import World, check_failure, some_limits
+from outside import World, answers, check_failure, some_limits, staffed, tell
 from simulator import Machine
 
 from parallelkit.chunking import Pace
@@ -13,9 +13,7 @@ from parallelkit.events import (
     HOME,
     Begin,
     Cancel,
-    Command,
     Done,
-    Event,
     Fail,
     Finish,
     Give,
@@ -33,8 +31,11 @@ from parallelkit.events import (
 )
 from parallelkit.scheduler import Limits, Run
 
+# A profile may ask for more examples, never for fewer than find what was planted.
+EXAMPLES = max(500, settings().max_examples)
 
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(some_limits(), st.integers(0, 60), st.sampled_from(["list", "sized", "stream"]), st.data())
 def test_any_history(limits: Limits, total: int, kind: str, data: st.DataObject) -> None:
     world = World(data, limits, total)
@@ -58,28 +59,6 @@ def test_any_history(limits: Limits, total: int, kind: str, data: st.DataObject)
         assert sorted(world.given) == list(range(total))
         return
     check_failure(world, world.end, limits)
-
-
-def tell(run: Run, *events: tuple[float, Event]) -> list[list[Command]]:
-    """Return what `run` answers to each of `events`."""
-    answers = []
-    for now, event in events:
-        answers.append(run.handle(event, now))
-        run.check()
-    return answers
-
-
-def answers(run: Run, *events: tuple[float, Event]) -> list[Command]:
-    """Return what `run` answers to the last of `events`."""
-    return tell(run, *events)[-1]
-
-
-def staffed(length: int, workers: int = 2, pace: Pace | None = None, **limits: object) -> Run:
-    """Return a run on a list whose workers, 1 and up, have just come."""
-    run = Run(Limits(workers, home=False, **limits), pace)
-    tell(run, (0.0, Begin(length, length)))
-    tell(run, *[(0.0, Joined(worker + 1)) for worker in range(min(workers, length))])
-    return run
 
 
 # The caller's own work.
@@ -292,6 +271,13 @@ def test_a_caller_who_gives_up():
     run = staffed(10, chunksize=2)
     told = tell(run, (1.0, Done(1, 2, 1.0)), (1.0, Cancel()), (1.0, Done(2, 4, 1.0)))
     assert told[1:] == [[Fail(2, "cancelled")], []]
+
+
+def test_what_is_hopeless_is_not_tried_again():
+    run = staffed(4, workers=1, retries=3, chunksize=2, keep_errors=True)
+    told = answers(run, (1.0, Done(1, 2, 1.0, (0, 1), hopeless=(1,))))
+    assert told == [Send(1, range(1))]
+    assert run.failures.causes == {1: "raised"}
 
 
 # Input and output.

@@ -118,6 +118,7 @@ def test_a_zygote_killed_in_the_middle_ends_the_run_and_no_more():
     def kill(x):
         if x == 5:
             os.kill(os.getppid(), signal.SIGKILL)
+            signal.pause()
         return x
 
     with pytest.raises(ParallelError):

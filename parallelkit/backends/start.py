@@ -28,6 +28,8 @@ PATIENCE = 0.2
 """Seconds that a process may take to its end once it has begun: it closes its socket a little
 before, and telling a stack takes some milliseconds."""
 
+_LAST_CALL = 2.0  # seconds for a zygote to end its workers and itself, which takes milliseconds
+
 
 class Starter(Protocol):
     """A way to start workers, which all write on one board."""
@@ -234,12 +236,27 @@ class ZygoteStarter:
         self.control.close()
         self.board.close()
         with contextlib.suppress(ChildProcessError):  # someone else's os.wait() reaped it
-            os.waitpid(self.pid, 0)
+            _wait_or_kill(self.pid)
 
     def forget(self) -> None:
         """In a forked copy of the caller: let go of what belongs to the original."""
         self.control.close()
         self.board.close()
+
+
+def _wait_or_kill(child: int) -> None:
+    """Wait for the end of a child of ours that is about to end; end it if it is stopped."""
+    try:
+        pidfd = os.pidfd_open(child)
+    except (AttributeError, OSError):  # another system, an old kernel: it is not kept waiting for
+        os.kill(child, signal.SIGKILL)
+    else:
+        with selectors.DefaultSelector() as waiter:
+            waiter.register(pidfd, selectors.EVENT_READ)
+            if not waiter.select(_LAST_CALL):
+                os.kill(child, signal.SIGKILL)
+        os.close(pidfd)
+    os.waitpid(child, 0)
 
 
 class SpawnedPopen(Popen):
@@ -335,6 +352,8 @@ def _pair() -> tuple[socket.socket, socket.socket]:
 
 def command(room: str, arguments: str) -> list[str]:
     """Return the command line of an interpreter like this one that runs `main` of `room`."""
+    if not sys.executable:
+        raise OSError("sys.executable is empty, so there is no Python to start workers with")
     given: list[Any] = list(sys.path)
     path = [each for each in given if isinstance(each, str)]  # imports ignore other things
     boot = _BOOT.format(path=path, room=room, arguments=arguments)

@@ -1,0 +1,140 @@
+"""How much: of the items to hand out next, of the input to read, of the caller's own work.
+
+`Portions` looks at the ledgers of a run and answers with a number or a yes; it changes nothing.
+What an item costs is `chunking`'s to know, and acting on the answers is `scheduler`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from parallelkit.chunking import Pace
+from parallelkit.ledgers import Home, Input, Limits, Output, Staff
+
+SHORT = 5e-3  # a second chunk may wait in a worker behind one of at most so many seconds, which
+# hides the journey; queues deeper or slower than that strand work (limits.md, section 6)
+MANY = 100  # and behind so many items, which take the caller a while to pack
+SOON = 2e-3  # workers that are here by then are waited for: a turn of the caller takes as long
+READ_AHEAD = 8  # chunks per worker taken from an iterator before they are needed
+READ_AT_MOST = 250_000  # and items: they lie in the caller's memory
+READING = 1e-3  # seconds that one Pull may take, for nobody is attended to meanwhile
+
+
+@dataclass(slots=True)
+class Portions:
+    """The view of a run that says how much."""
+
+    limits: Limits
+    pace: Pace
+    stock: Input
+    staff: Staff
+    home: Home
+    output: Output
+
+    def size(self) -> int:
+        """Return how many items the next chunk should have."""
+        limits, stock = self.limits, self.stock
+        if limits.timeout is not None:
+            return 1  # a timeout is promised per item, so an item is what must be killable
+        if limits.chunksize is not None:
+            return limits.chunksize
+        left = stock.queued if stock.exhausted else stock.left()
+        if left is None:  # as much is to be expected as was seen
+            left = max(self.pace.seen, stock.queued)
+        staff = self.staff
+        return self.pace.chunk(left, len(staff.chunks) + staff.starting or 1)
+
+    def short(self, size: int) -> bool:
+        """Return whether a chunk of `size` may wait in a worker behind another."""
+        item = self.pace.item
+        short = item is not None and (size * item < SHORT or size >= MANY)
+        return short and self.limits.timeout is None
+
+    def missing(self) -> int:
+        """Return how many workers to start, if there are items for them and they are worth it."""
+        staff, stock = self.staff, self.stock
+        present = staff.count()
+        if staff.strained and (present or not self._needed()):
+            return 0
+        left = stock.left()
+        spare = stock.queued if left is None else left
+        count = min(staff.allowed - present, spare - len(staff.idle) - staff.starting)
+        if staff.strained:
+            return min(count, 1)
+        price = self.pace.item
+        if present and left and price is not None and price * left / present < self.pace.launch:
+            return 0  # those who are here will be done before another is
+        return count
+
+    def _needed(self) -> bool:
+        """Return whether there is anything that the caller cannot do itself."""
+        return not self.limits.home or bool(self.stock.alone or self.stock.exclusive)
+
+    def _room(self, size: int, position: int) -> int:
+        """Return how many items from `position` on may enter, with chunks of `size`."""
+        if self.limits.ahead is None:
+            return READ_AT_MOST
+        bound = max(1, self.limits.ahead * self.limits.workers * size)
+        return bound - (position - self.output.taken)
+
+    def admitted(self, count: int, size: int) -> int:
+        """Return how many of the next `count` items may be handed out, with chunks of `size`.
+
+        Those that were handed out before have been admitted, or a caller who waits for one of
+        them would wait for ever.
+        """
+        stock = self.stock
+        if self.limits.ahead is None:
+            return count
+        again = stock.reached - stock.waiting[0].start
+        return min(count, again + max(0, self._room(size, stock.reached)))
+
+    def single(self) -> bool:
+        """Return whether the next of the waiting items may be handed out by itself."""
+        return bool(self.stock.waiting) and self.admitted(1, self.size()) > 0
+
+    def alone(self) -> bool:
+        """Return whether the caller has the items to itself, because nobody else is there."""
+        staff = self.staff
+        return self.limits.home and not (staff.hired and (staff.allowed or staff.count()))
+
+    def busy(self) -> bool:
+        """Return whether anybody has items, the caller included."""
+        return self.home.chunk is not None or self.staff.busy()
+
+    def ask(self) -> int:
+        """Return how many items to ask for: what is needed now, or else what will be."""
+        stock, size = self.stock, self.size()
+        goal = self._goal(size)
+        if stock.price is None:
+            goal = min(goal, 1)
+        elif stock.price:
+            goal = min(goal, stock.queued + max(1, int(READING / stock.price)))
+        room = self._room(size, stock.pulled)
+        return min(goal - stock.queued, READ_AT_MOST - stock.queued, room)
+
+    def _goal(self, size: int) -> int:
+        """Return how many items should be queued."""
+        staff = self.staff
+        if staff.strained:
+            return 0 if self.busy() else 1
+        slots = len(staff.idle) + staff.starting
+        if self.alone():
+            if self.home.chunk is not None:
+                return 0
+            # A few more than the first, to be shared if that is a long one.
+            return self._turn() if self.pace.item is not None else 2 * self.limits.workers
+        if slots:
+            return size * slots
+        return max(1, READ_AHEAD * size * staff.count())
+
+    def _turn(self) -> int:
+        return self.pace.turn(self.pace.budget())
+
+    def helps(self, budget: float) -> bool:
+        """Return whether the caller should run items while workers are on their way."""
+        staff, item = self.staff, self.pace.item
+        if not staff.starting or self.pace.launch < SOON or item is None:
+            return False
+        # Not if the workers would have finished everything before the caller is back.
+        return not staff.chunks or self.stock.queued * item / staff.count() >= max(budget, item)
