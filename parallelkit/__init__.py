@@ -8,9 +8,10 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # type checkers take it for true, and importing `typing` costs 5 ms
 if TYPE_CHECKING:
+    from . import errors as errors
     from .machine import cpu_count as cpu_count
     from .maps import imap as imap
     from .maps import pmap as pmap
@@ -32,7 +33,7 @@ _ROOMS = {
 }
 _ALIASES = {"parallel_map": "pmap", "parallel_reduce": "preduce"}
 
-__all__ = (  # noqa: F822  found by __getattr__
+__all__ = (
     "SharedArray",
     "cpu_count",
     "imap",
@@ -44,8 +45,10 @@ __all__ = (  # noqa: F822  found by __getattr__
 )
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a public name when it is first used (PEP 562): a worker needs none of them."""
+    if name == "errors":
+        return importlib.import_module(".errors", __name__)
     room = _ROOMS.get(name)
     if room is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

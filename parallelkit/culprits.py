@@ -50,7 +50,7 @@ def unpicklable(obj: object, name: str, error: Exception, attempt: Attempt) -> p
 
     Example:
         >>> print(unpicklable({"a": [iter]}, "item", ValueError("no"), pickle.dumps))
-        item of type dict cannot be sent to another process: item: no
+        item of type dict cannot be sent to another process: item: ValueError: no
     """
     path, culprit, error = _blame(obj, name, error, attempt)
     kind = type(obj).__qualname__

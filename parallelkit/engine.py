@@ -130,11 +130,11 @@ class Engine:
         if isinstance(event, events.Done) and block is not None:
             self.outcomes.keep(event, block)
         elif isinstance(event, events.Lost):
-            # One of those that were ended on purpose is forgotten already.
-            if self.outcomes.forget(event.worker) is not None:
-                assert self.backend is not None
-                for position in event.suspects:
-                    self.outcomes.died(position, self.backend.obituary(event.worker))
+            assert self.backend is not None
+            owed = self.outcomes.forget(event.worker)
+            # One that was ended on purpose was forgotten then.
+            for position in () if owed is None else event.suspects:
+                self.outcomes.died(position, self.backend.obituary(event.worker))
 
     # Commands.
 

@@ -111,7 +111,7 @@ def shortened(value: Any, limit: int = 80) -> str:
 
     Example:
         >>> shortened(list(range(100)), 20)
-        '[0, 1, 2, 3, 4, ...]'
+        '[0, 1, 2, 3, 4, 5...'
     """
     try:
         text = _REPR.repr(value)

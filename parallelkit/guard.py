@@ -135,9 +135,9 @@ class Guard:
     def _alarmed(self) -> bool:
         """Wait for the run's deadline; return False when there is none, or all is over."""
         deadline = self.engine.run.deadline
-        if deadline is None or self.alarm.acquire(True, max(0.0, deadline - perf_counter())):
+        if deadline is None:
             return False
-        return True
+        return not self.alarm.acquire(True, max(0.0, deadline - perf_counter()))
 
     def _act(self) -> None:
         engine = self.engine

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from .backends import Block
 from .calls import begin, conclude
-from .outcomes import Work
 from .options import Exceptions, OnError, Options, Plan, check_call, plan
+from .outcomes import Work
 from .source import source
 
 R = TypeVar("R")

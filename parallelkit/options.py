@@ -107,7 +107,8 @@ def _check_names(options: Options) -> None:
             "worker_state must be a function that makes the state, "
             f"got {shortened(options.worker_state)}"
         )
-    kinds = options.retry_on if isinstance(options.retry_on, tuple) else (options.retry_on,)
+    kinds: Any = options.retry_on  # of any type, until it is checked
+    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
     if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
         raise TypeError(
             "retry_on must be an exception class or a tuple of them, "

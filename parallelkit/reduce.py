@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from .calls import begin, conclude
 from .errors import shortened
 from .folding import Tree
-from .options import Exceptions, Options, check_call, plan
+from .options import Exceptions, Options, Plan, check_call, plan
 from .outcomes import Work
 from .source import source
 
@@ -85,20 +85,27 @@ def preduce(
     if map is not None and not callable(map):
         raise TypeError(f"map must be a function or None, got {shortened(map)}")
     fn = map if map is not None else _same if worker_state is None else _second
-    tree, empty = Tree(op), True
-    engine = begin(checked, Work(fn, worker_state, op, checked.seed), source((iterable,)))
+    work = Work(fn, worker_state, op, checked.seed)
+    total: T = _reduced(checked, work, iterable, initial)
+    return total
+
+
+def _reduced(checked: Plan, work: Work, iterable: Iterable[Any], initial: Any) -> Any:
+    assert work.op is not None
+    tree, empty = Tree(work.op), True
+    engine = begin(checked, work, source((iterable,)))
     # Closed at once when `op` raises, not when its traceback is forgotten: workers are busy.
     with contextlib.closing(engine.results()) as outcomes:
         for block in outcomes:
             tree.add(block.values)
             empty = False
     conclude(engine, [])
-    if not empty:
-        total: T = tree.total()
-        return total if isinstance(initial, _Missing) else op(initial, total)
-    if isinstance(initial, _Missing):
-        raise TypeError("preduce() of an empty iterable needs an initial value: give initial=")
-    return initial
+    if empty:
+        if isinstance(initial, _Missing):
+            raise TypeError("preduce() of an empty iterable needs an initial value: give initial=")
+        return initial
+    total = tree.total()
+    return total if isinstance(initial, _Missing) else work.op(initial, total)
 
 
 def _same(item: Any) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from typing import Self
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -50,7 +51,7 @@ class Telling:
         self.open = -1
         self.text = ""
 
-    def __enter__(self) -> Telling:
+    def __enter__(self) -> Self:
         with contextlib.suppress(OSError):
             self.open = os.open(self.path, os.O_RDONLY)
         return self

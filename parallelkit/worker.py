@@ -183,7 +183,9 @@ class Worker:
                 failures[len(values)] = pack_error(error, self.job.replica)
                 values.append(None)
             if len(values) == before:  # the arguments ran out, which must not go on for ever
-                failures[before] = pack_error(RuntimeError("an item got lost on its way"), job.replica)
+                failures[before] = pack_error(
+                    RuntimeError("an item got lost on its way"), job.replica
+                )
                 values.append(None)
             position += len(values) - before
             now = perf_counter()
@@ -235,7 +237,10 @@ def _flush_output() -> None:
 
 
 def main(sock: socket.socket, slot: Slot, portable: bool = False) -> None:
-    """Be a worker: introduce yourself, then serve.  `portable` uses nothing that Linux alone has."""
+    """Be a worker: introduce yourself, then serve.
+
+    `portable` uses nothing that Linux alone has.
+    """
     # Ctrl-C reaches the whole foreground group, and the caller decides what it means.  A handler
     # that does nothing, not SIG_IGN: programs that the user's function starts would inherit that.
     signal.signal(signal.SIGINT, _nothing)

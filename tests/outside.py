@@ -59,7 +59,7 @@ def some_limits(draw: st.DrawFn) -> Limits:
 class World:
     """An outside that answers commands when and how Hypothesis pleases."""
 
-    def __init__(self, draw: st.DataObject, limits: Limits, total: int) -> None:
+    def __init__(self, draw: st.DataObject, limits: Limits, total: int, flips: int) -> None:
         self.source = draw
         self.limits = limits
         self.run = Run(limits, Pace(launch=draw.draw(st.sampled_from([1e-4, 0.3]))))
@@ -80,7 +80,7 @@ class World:
         self.hopeless: set[int] = set()
         self.rests: dict[int, float] = {}
         self.strained = False
-        self.flips = draw.draw(st.sampled_from([0, 0, 1, 2, 5]))
+        self.flips = flips
         self.excused: set[int] = set()
         self.exclusive: set[int] = set()
         self.lone: int | None = None
@@ -96,7 +96,9 @@ class World:
             assert self.end is None, "a command after the end"
             self.obey(command)
         self.run.check()
-        assert all(until > self.now for until, _ in self.run.input.resting), "slept too long"
+        for until, position in self.run.input.resting:
+            assert self.now < until == self.rests.get(position), "a wrong rest"
+            assert self.end or self.run.deadline <= until, "it is not waited for"
         if self.end:
             assert self.run.ended
             assert self.run.deadline is None
@@ -188,7 +190,8 @@ class World:
     def happen(self) -> None:
         """Let one of the things that can happen next happen."""
         self.now += 0.01
-        busy = [w for w, held in self.chunks.items() if held and w not in self.dying]
+        busy = [w for w in self.holders() if w not in self.dying]
+        held = [w for w in busy if w != HOME]
         mortal = [w for w in self.chunks if w != HOME and w not in self.dying]
         possible = [self.pull] * bool(self.asked) + [self.join] * bool(self.joining)
         possible += [self.refuse] * bool(self.joining and self.crashes)
@@ -198,6 +201,7 @@ class World:
         possible += [self.tick] * (self.run.deadline is not None)
         assert possible, "deadlock"
         possible += [self.strain] * bool(self.flips)
+        possible += [lambda: self.crash(held)] * bool(self.strained and self.crashes and held)
         self.draw(possible)()
 
     def draw(self, choices: list) -> object:

@@ -17,6 +17,9 @@ import parallelkit
 LIMIT = 60.0  # seconds for one script: a hang is a failure, not a wait
 GONE = 5.0  # seconds until what a script started must be gone, on a busy machine
 
+STARTS = ["zygote", "spawn"]
+"""The ways of starting workers, as PARALLELKIT_START names them."""
+
 PACKAGE = Path(parallelkit.__file__).parent.parent
 MARK = "PARALLELKIT_TEST_MARK"
 

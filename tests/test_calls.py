@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 
 from parallelkit import calls, pmap
-from parallelkit.engine import Work
 from parallelkit.options import Options, plan
+from parallelkit.outcomes import Work
 from parallelkit.source import source
 
 
@@ -78,7 +78,7 @@ def test_the_oldest_costs_are_forgotten(monkeypatch):
 
 def begun(fn, items, **options):
     checked = plan(Options(**options))
-    return calls.begin(checked, Work(fn, checked.worker_state), source((items,)))
+    return calls.begin(checked, Work(fn), source((items,)))
 
 
 def test_a_small_input_needs_few_workers_to_be_launched():
@@ -109,5 +109,5 @@ def test_what_a_run_failed_with_is_raised_when_it_concludes():
     assert not [value for block in engine.results() for value in block.values]
 
     with pytest.raises(KeyError) as caught:
-        calls.conclude(engine)
+        calls.conclude(engine, [])
     assert caught.value.args == (0,)

@@ -187,9 +187,7 @@ def test_an_item_past_its_timeout() -> None:
 
     engine, _ = results(slow, range(4), Releasing(slow), timeout=0.05)
     assert isinstance(engine.failure, ItemTimeout)
-    assert str(engine.failure) == (
-        "item 2 (2) ran longer than timeout=0.05 seconds, and was ended"
-    )
+    assert str(engine.failure) == ("item 2 (2) ran longer than timeout=0.05 seconds, and was ended")
 
 
 def test_without_any_worker() -> None:

@@ -25,7 +25,7 @@ FLOORS = [
     # Floor 1: what the computer gives, and how much to hand out.
     {"machine", "chunking", "board", "wire"},
     {"segments", "ledgers"},
-    {"shared", "portions"},
+    {"shared", "portions", "stacks", "governor"},
     # Floor 2: one run, and what travels.
     {"scheduler", "sync", "failures", "seeding", "folding", "context", "culprits"},
     {"definitions"},
@@ -41,6 +41,7 @@ FLOORS = [
     {"backends.processes"},
     # Floor 5: a run, a backend and a clock are joined.
     {"source", "options"},
+    {"outcomes"},
     {"home", "guard"},
     {"engine"},
     {"calls"},

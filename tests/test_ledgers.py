@@ -54,6 +54,16 @@ def test_those_that_rest_come_back_when_it_is_time():
     assert (stock.queued, stock.left(), stock.first()) == (2, 3, 0)
 
 
+def test_the_earliest_still_comes_first_where_the_input_was_cut():
+    stock = stocked(4)
+    stock.take(4)
+    for position, until in (3, 1.0), (0, 3.0), (1, 2.0):
+        stock.rest(position, until)
+    stock.cut(2)
+    stock.wake(2.0)
+    assert list(stock.alone) == [1]
+
+
 def test_a_pause_doubles_up_to_a_minute():
     failures = Failures()
     pauses = []

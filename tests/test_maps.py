@@ -36,7 +36,9 @@ def place(request: pytest.FixtureRequest) -> dict[str, Any]:
     st.sampled_from(PLACES),
     st.one_of(st.none(), st.integers(1, 70)),
 )
-def test_the_loop_is_what_you_get(items: list[int], place: dict[str, Any], size: int | None) -> None:
+def test_the_loop_is_what_you_get(
+    items: list[int], place: dict[str, Any], size: int | None
+) -> None:
     assert pmap(square, items, chunksize=size, **place) == [square(x) for x in items]
     assert list(imap(square, iter(items), chunksize=size, **place)) == [square(x) for x in items]
 
@@ -226,7 +228,9 @@ def test_items_and_results_that_cannot_be_pickled() -> None:
 
 def test_large_chunks_both_ways_do_not_deadlock() -> None:
     items = [os.urandom(1 << 20) for _ in range(40)]
-    assert pmap(lambda block: block[::-1], items, workers=2, chunksize=5) == [x[::-1] for x in items]
+    assert pmap(lambda block: block[::-1], items, workers=2, chunksize=5) == [
+        x[::-1] for x in items
+    ]
 
 
 def test_a_thousand_calls_in_a_row() -> None:

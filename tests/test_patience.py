@@ -263,15 +263,48 @@ def test_all_that_died_together_are_tried_again():
         (1.1, Lost(1, range(1))),
         (1.2, Joined(3)),
         (1.3, Done(3, 2, 0.1)),
-        (1.4, Lost(3)),
-        (1.5, Joined(4)),
-    ) == [
-        [Start(1)],
-        [Send(3, range(1, 2))],
+    ) == [[Start(1)], [Send(3, range(1, 2))], [Send(3, range(1))]]
+
+
+def test_each_is_excused_once_whoever_waits_to_be_the_only_one():
+    run = staffed(2, chunksize=1)
+    tell(run, (1.0, Strained(True)), (1.1, Lost(1, range(1))), (1.1, Lost(2, range(1, 2))))
+    assert tell(run, (1.2, Joined(3)), (1.3, Lost(3, range(1)))) == [
         [Send(3, range(1))],
-        [Start(1)],
-        [Send(4, range(1))],
+        [Fail(0, "died")],
     ]
+
+
+def test_whoever_was_not_reached_is_still_to_be_the_only_one():
+    run = staffed(4, chunksize=1)
+    tell(run, (1.0, Strained(True)), (1.1, Lost(2, range(1, 2))), (1.2, Strained(False)))
+    assert tell(
+        run,
+        (1.3, Joined(3)),
+        (1.4, Done(1, 1, 1.4)),
+        (1.5, Lost(1)),
+        (1.6, Joined(4)),
+        (1.7, Done(3, 2, 0.1)),
+    ) == [
+        [],
+        [Give(range(1)), Send(1, range(1, 2))],
+        [Start(1), Send(3, range(1, 2))],
+        [],
+        [Give(range(1, 2)), Send(3, range(2, 3)), Send(4, range(3, 4))],
+    ]
+
+
+def test_what_has_killed_a_worker_never_runs_in_the_caller():
+    run = Run(Limits(2), Pace(item=0.01, launch=150e-6))
+    tell(run, (0.0, Begin(2, 2)), (0.0, Joined(1)), (0.0, Joined(2)), (0.1, Strained(True)))
+    assert tell(
+        run,
+        (0.1, Lost(1, range(1))),
+        (0.2, Done(2, 2, 0.2)),
+        (0.3, Lost(2)),
+        (0.4, Refused(1)),
+        (0.5, Refused(1)),
+    ) == [[], [Send(2, range(1))], [Start(1)], [Start(1)], [Fail(0, "unstaffed")]]
 
 
 def test_whoever_died_alone_was_too_big():

@@ -16,11 +16,10 @@ import parallelkit
 ROOT = Path(__file__).parent.parent
 NAMES = sorted(getattr(parallelkit, "__all__", ()))
 PROMISED = {
-    "Counter", "Event", "Executor", "Lock", "Pool", "Queue", "RLock", "Semaphore", "SharedArray",
-    "amap", "cpu_count", "imap", "parallel_map", "parallel_reduce", "pmap", "preduce",
+    "SharedArray", "cpu_count", "imap", "parallel_map", "parallel_reduce", "pmap", "preduce",
     "share",
 }  # fmt: skip
-MAPS = ["pmap", "imap", "amap", "preduce"]
+MAPS = ["pmap", "imap", "preduce"]
 
 each_name = pytest.mark.parametrize("name", NAMES)
 

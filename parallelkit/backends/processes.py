@@ -31,7 +31,6 @@ _runs = itertools.count(1)
 Outcome = tuple[Event, Block | None]
 
 
-
 class Processes:
     """Worker processes on this machine, for one run.
 
@@ -203,7 +202,9 @@ class Processes:
         try:
             if message.second:
                 body, packed = pickle.loads(body)
-                once = {id(error): unpack_error(error, self.definitions) for error in packed.values()}
+                once = {
+                    id(error): unpack_error(error, self.definitions) for error in packed.values()
+                }
                 failures = {offset: once[id(error)] for offset, error in packed.items()}
             values: Any = self.definitions.loads(body)
         except Exception as error:  # a result's own __setstate__ can raise anything
@@ -226,7 +227,7 @@ class Processes:
             self.pool = warm.pool()
         self._part(number)
         link.pool.bury(link)
-        self.happened.append((Lost(number, suspects if suspects else range(0)), None))
+        self.happened.append((Lost(number, suspects or range(0)), None))
 
     def _part(self, number: int) -> Link:
         link = self.links.pop(number)

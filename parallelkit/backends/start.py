@@ -135,10 +135,11 @@ class WorkerProcess(process.BaseProcess):
         """End the process, and return the stack it was in (innermost frame first), if it told."""
         words = ""
         number = stacks.telling_signal()
-        if number is not None and self._popen.stack >= 0:
-            with stacks.Telling(self._popen.pid, self._popen.stack) as telling:
-                self._popen.signal(number)
-                self._popen.wait(PATIENCE)
+        popen: Popen = self._popen
+        if number is not None and popen.pid is not None and popen.stack >= 0:
+            with stacks.Telling(popen.pid, popen.stack) as telling:
+                popen.signal(number)
+                popen.wait(PATIENCE)
             words = telling.text
         self.kill()
         return words
@@ -233,9 +234,11 @@ class ZygoteStarter:
 
     def close(self) -> None:
         """End the zygote and every worker, and wait for that."""
+        if self.control.fileno() < 0:  # it was closed: the number can be another's by now
+            return
         self.control.close()
         self.board.close()
-        with contextlib.suppress(ChildProcessError):  # someone else's os.wait() reaped it
+        with contextlib.suppress(ChildProcessError):  # someone else's os.wait() was faster
             _wait_or_kill(self.pid)
 
     def forget(self) -> None:
@@ -248,6 +251,8 @@ def _wait_or_kill(child: int) -> None:
     """Wait for the end of a child of ours that is about to end; end it if it is stopped."""
     try:
         pidfd = os.pidfd_open(child)
+    except ProcessLookupError:  # someone else's os.wait() reaped it
+        return
     except (AttributeError, OSError):  # another system, an old kernel: it is not kept waiting for
         os.kill(child, signal.SIGKILL)
     else:
