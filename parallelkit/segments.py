@@ -28,7 +28,7 @@ import threading
 import weakref
 from typing import Literal, NamedTuple, Self
 
-from parallelkit import machine
+from parallelkit import lending, machine
 
 KINDS = "PARALLELKIT_SEGMENTS"
 """The environment variable that chooses how segments are made."""
@@ -91,6 +91,7 @@ class Segment(mmap.mmap):
 
     def handle(self) -> Handle:
         """Return where to find it, good for as long as this process holds it."""
+        lending.lend(self)
         if self._handle.place:
             return self._handle
         # Asked now and not when it was made: a fork has the same descriptor, but another number.
