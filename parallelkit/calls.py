@@ -7,16 +7,19 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from pickle import PicklingError
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from .chunking import Pace
 from .engine import Engine
+from .errors import AloneWarning
 from .machine import cpu_count
 from .options import Exceptions, Plan
 from .outcomes import Work
 from .scheduler import Limits
 from .source import Source
+from .telling import warn
 
 if TYPE_CHECKING:
     from .backends import Backend
@@ -51,6 +54,11 @@ def begin(
     return Engine(here, source, limits, pace, lambda: _open(checked, work))
 
 
+def _alone(cause: BaseException) -> str:
+    what = "have the function" if isinstance(cause, PicklingError) else "be started"
+    return f"every item ran in the calling thread, since workers cannot {what}: {cause}"
+
+
 def _serially(work: Work, checked: Plan) -> Work:
     """Return the work with what workers would add to it, for a caller that runs it all."""
     fn = work.fn if work.worker_state is None else partial(work.fn, work.worker_state())
@@ -79,6 +87,8 @@ def conclude(engine: Engine, given: list[Any]) -> None:
     code, pace = _code(engine.outcomes.work.fn), engine.run.pace
     if code is not None and pace.item is not None:
         _remember(code, pace.item, pace.carriage)
+    if engine.cause is not None and engine.run.limits.home:
+        warn(_alone(engine.cause), AloneWarning)
     if engine.failure is not None:
         engine.outcomes.summed_up(engine.failure, given)
         raise engine.failure

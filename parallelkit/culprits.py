@@ -21,13 +21,13 @@ DEPTH = 12
 PARTS = 1000
 """How many parts of one object are tried, so that a table of millions does not stop the caller."""
 
-_LOCKS = "make it inside the function, or use parallelkit's Lock, which workers can share"
+_LOCKS = "make it inside the function: workers are processes, which a lock of threads cannot bind"
 _QUEUES = "use parallelkit's Queue, which workers can share"
 _OPENED = "open it inside the function, or once in each worker with worker_state="
 ADVICE = {
     "_thread.lock": _LOCKS,
     "_thread.RLock": _LOCKS,
-    "multiprocessing.synchronize.": "use parallelkit's Lock, Semaphore or Event instead",
+    "multiprocessing.synchronize.": _LOCKS,
     "multiprocessing.queues.": _QUEUES,
     "_queue.SimpleQueue": _QUEUES,
     "_io.": _OPENED,

@@ -8,7 +8,6 @@ rest.
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from collections.abc import Callable, Generator
 from pickle import PicklingError
@@ -17,7 +16,7 @@ from time import perf_counter
 from . import events
 from .backends import Backend, Block
 from .chunking import Pace
-from .errors import AloneWarning, InternalError, NoWorkers
+from .errors import InternalError, NoWorkers
 from .events import HOME, Event
 from .governor import Governor
 from .guard import Guard
@@ -163,12 +162,10 @@ class Engine:
         except (OSError, PicklingError) as error:
             # Where the caller may run the items itself, that is better than none.
             if isinstance(error, PicklingError) and not self.run.limits.home:
-                raise
+                # How pickling went wrong is in the message; where it did is no news of the user's.
+                raise error.with_traceback(None) from None
             self.cause = error
             self.events.append(events.Refused(count))
-            if self.run.limits.home:
-                text = f"pmap runs every item in the calling thread, since workers cannot: {error}"
-                warnings.warn(text, AloneWarning, stacklevel=2)
 
     def _kill(self, worker: int) -> None:
         assert self.backend is not None

@@ -117,4 +117,6 @@ def shortened(value: Any, limit: int = 80) -> str:
         text = _REPR.repr(value)
     except BaseException as error:  # a repr of the user's can fail in any way
         text = f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
+    if "\n" in text:  # an array's rows would tear a message apart
+        text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 3] + "..."

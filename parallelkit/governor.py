@@ -8,12 +8,12 @@ item that needs so much run alone.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 
 from . import events
 from .errors import MemoryShortage
 from .machine import Memory, memory
+from .telling import warn
 
 PERIOD = 0.25
 """Seconds between two looks, which take 0.3 ms each (measured): 0.1 % of the caller's time."""
@@ -48,7 +48,7 @@ class Governor:
             return None
         self.strained = strained
         if strained:
-            warnings.warn(_words(seen, whole), MemoryShortage, stacklevel=2)
+            warn(_words(seen, whole), MemoryShortage)
         return events.Strained(strained)
 
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import signal
 from collections import deque
+from collections.abc import Callable
 from time import perf_counter
 from typing import Protocol
 
@@ -22,6 +24,11 @@ from .scheduler import Run
 
 _CALLERS = (Give, Fail, Finish, Pull, Work)
 """Commands that only the caller's own thread carries out."""
+
+_CALLED = ("SIGHUP", "SIGINT", "SIGTERM", "SIGALRM", "SIGCHLD", "SIGUSR1", "SIGUSR2", "SIGWINCH")
+_SIGNALS = tuple(getattr(signal, name) for name in _CALLED if hasattr(signal, name))
+"""What the helper threads leave to the caller's thread.  The system gives a signal to any thread
+that takes it; only in the one that runs Python's handlers does it interrupt a long system call."""
 
 # The first thread of a process costs 90 us, any later one 9 (measured): one that is over at once,
 # now, so that the first call has no more to pay than the others.
@@ -78,13 +85,20 @@ class Guard:
         self.turn += 1
         if self.engine.backend is not None:
             self.engine.backend.wake()
-        self.acting.acquire()
+        try:
+            self.acting.acquire()
+        except KeyboardInterrupt:  # impatient: nobody may touch the engine beside us all the same
+            self.acting.acquire()
+            raise
         if self.error is not None:
             raise self.error
 
     def close(self) -> None:
         """End the helper thread, if there is one."""
         self.over = True
+        self.turn += 2  # one that an interrupted `__enter__` began is over
+        if self.acting.locked():
+            self.acting.release()
         if self.alarm.locked():
             self.alarm.release()
 
@@ -95,7 +109,7 @@ class Guard:
             self.watching = True
         # A bare thread costs 9 us to start (measured), threading.Thread 40, and most runs end
         # before it has to do anything but wait.  It serves all turns of the run.
-        _thread.start_new_thread(self._watch, ())
+        _quietly(lambda: _thread.start_new_thread(self._watch, ()))
 
     def _watch(self) -> None:
         """Wait until the caller overruns its deadline in some turn, or all is over."""
@@ -120,7 +134,7 @@ class Guard:
 
         thread = threading.Thread(target=self._attend, args=(self.turn,), daemon=True)
         thread.name = "parallelkit-guard"
-        thread.start()
+        _quietly(thread.start)
 
     def _attend(self, turn: int) -> None:
         engine = self.engine
@@ -154,3 +168,15 @@ class Guard:
                 if engine.backend is not None:
                     engine.backend.wakeable()
         engine.todo.extend(kept)
+
+
+def _quietly(start: Callable[[], object]) -> None:
+    """Start a thread that leaves signals to others."""
+    if not hasattr(signal, "pthread_sigmask"):  # where no signal interrupts anything
+        start()
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

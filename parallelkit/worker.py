@@ -247,6 +247,8 @@ def main(sock: socket.socket, slot: Slot, portable: bool = False) -> None:
     # Ctrl-C reaches the whole foreground group, and the caller decides what it means.  A handler
     # that does nothing, not SIG_IGN: programs that the user's function starts would inherit that.
     signal.signal(signal.SIGINT, _nothing)
+    if hasattr(signal, "pthread_sigmask"):  # it was blocked until now, and more may have been
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         _introduce(sock, portable)
     except OSError:  # the caller has no use for us any more

@@ -56,6 +56,7 @@ class Zygote:
         signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, _nothing)
         signal.signal(signal.SIGINT, _nothing)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # it was blocked until now
         self.waiter.register(self.control, selectors.EVENT_READ, self._answer)
         self.waiter.register(signals, selectors.EVENT_READ, lambda: _drain(signals))
         timeout = None if self._watch_caller() else ADOPTED
@@ -100,6 +101,7 @@ class Zygote:
         return True
 
     def _fork(self, sock: socket.socket, number: int) -> None:
+        parent = os.getpid()  # asked now: by the time the child can ask, we may be gone
         try:
             child = os.fork()
         except OSError:  # no room for another process: the caller sees the socket close
@@ -109,13 +111,13 @@ class Zygote:
             self.children.add(child)
             sock.close()
         else:
-            self._become_worker(sock, attach(self.board, number))
+            self._become_worker(sock, attach(self.board, number), parent)
 
-    def _become_worker(self, sock: socket.socket, slot: Slot) -> NoReturn:
+    def _become_worker(self, sock: socket.socket, slot: Slot, parent: int) -> NoReturn:
         """In the child: be a worker, and leave without the zygote's own ends."""
         status = 1
         try:
-            die_with_parent(os.getppid())
+            die_with_parent(parent)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._close()

@@ -92,6 +92,8 @@ class World:
         self.end: Finish | Fail | None = None
 
     def tell(self, event: Event) -> None:
+        if self.lone not in self.holders():
+            self.lone = None
         for command in self.run.handle(event, self.now):
             assert self.end is None, "a command after the end"
             self.obey(command)

@@ -193,7 +193,7 @@ def test_a_root_that_cannot_be_pickled_names_the_part():
     assert str(caught.value) == (
         "fn of type partial cannot be sent to another process: fn.args[0][0]: "
         "cannot pickle '_thread.lock' object\n"
-        "make it inside the function, or use parallelkit's Lock, which workers can share"
+        "make it inside the function: workers are processes, which a lock of threads cannot bind"
     )
 
 

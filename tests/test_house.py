@@ -23,7 +23,7 @@ HOUSE = ROOT / "parallelkit"
 FLOORS = [
     {"errors", "events"},
     # Floor 1: what the computer gives, and how much to hand out.
-    {"machine", "chunking", "board", "wire", "lending"},
+    {"machine", "chunking", "board", "wire", "lending", "telling"},
     {"segments", "ledgers"},
     {"shared", "portions", "stacks", "governor"},
     # Floor 2: one run, and what travels.

@@ -117,7 +117,8 @@ def test_the_next_call_works_after_the_zygote_was_killed():
 def test_a_zygote_killed_in_the_middle_ends_the_run_and_no_more():
     def kill(x):
         if x == 5:
-            os.kill(os.getppid(), signal.SIGKILL)
+            if os.getppid() > 1:  # else it is a worker that no zygote has, and hangs
+                os.kill(os.getppid(), signal.SIGKILL)
             signal.pause()
         return x
 

@@ -62,15 +62,22 @@ class Processes:
         """Take or start `count` workers; the run's definitions are with them before they are up."""
         granted = min(count, self.most - len(self.links))
         links = self.pool.take(granted, self.context)
-        try:
+        with contextlib.suppress(OSError):  # no room for more
             while len(links) < granted:
-                links.append(self.pool.start())
-        except OSError:  # no room for more
-            pass
+                links.append(self._new())
         if len(links) < count:
             self.happened.append((Refused(count - len(links)), None))
         for link in links:
             self._adopt(next(self.numbers), link)
+
+    def _new(self) -> Link:
+        try:
+            return self.pool.start()
+        except OSError:
+            if self.pool.starter.alive():
+                raise
+        self.pool = warm.pool()  # the zygote was killed, and another can be had
+        return self.pool.start()
 
     def _adopt(self, number: int, link: Link) -> None:
         self.links[number] = link

@@ -195,7 +195,8 @@ class ZygoteStarter:
                 (os.POSIX_SPAWN_DUP2, theirs.fileno(), control),
                 (os.POSIX_SPAWN_DUP2, self.board.fd, control + 1),
             ],
-            setsigmask=(),  # a thread that starts us may have blocked any
+            # Whatever the thread that starts us has blocked.  Ctrl-C waits until there is a handler.
+            setsigmask=(signal.SIGINT,),
         )
 
     def start(self, number: int) -> tuple[socket.socket, Popen]:
@@ -326,7 +327,11 @@ class SpawnStarter:
             arguments = f"{theirs.fileno()}, {self.board.fd}, {number}, {os.getpid()}"
             passed = (theirs.fileno(), self.board.fd)
             line = command("spawned", arguments)
-            return subprocess.Popen(line, stdin=subprocess.PIPE, pass_fds=passed)
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+            try:  # Ctrl-C must wait until the worker has a handler, so it begins with it blocked
+                return subprocess.Popen(line, stdin=subprocess.PIPE, pass_fds=passed)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         line = command("spawned", f"-1, {self.board.name!r}, {number}, {os.getpid()}")
         child = subprocess.Popen(line, stdin=subprocess.PIPE)
         assert child.stdin is not None

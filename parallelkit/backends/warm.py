@@ -12,10 +12,12 @@ import atexit
 import contextlib
 import heapq
 import os
+import signal
 import socket
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterator
 
 from .. import wire
 from ..board import SLOTS
@@ -239,11 +241,24 @@ def shut() -> None:
 
 
 def _shut_at_exit() -> None:
-    with contextlib.suppress(OSError):
-        if _current is not None:
-            last = _current[1]
-            last.abandon()
-            shut()
+    if _current is None:
+        return
+    with contextlib.suppress(OSError), _undisturbed():
+        _current[1].abandon()
+        shut()
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Take no notice of Ctrl-C in the block, which takes milliseconds."""
+    before = None
+    with contextlib.suppress(ValueError):  # another interpreter than the main one
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
 
 
 def _forget() -> None:
