@@ -43,6 +43,7 @@ def begin(
         ordered=ordered,
         retries=0 if checked.serial else checked.retries,
         timeout=checked.timeout,
+        backoff=checked.backoff,
         keep_errors=checked.on_error != "raise",
         home=checked.home,
         chunksize=checked.chunksize,

@@ -22,7 +22,7 @@ PARTS = 1000
 """How many parts of one object are tried, so that a table of millions does not stop the caller."""
 
 _LOCKS = "make it inside the function: workers are processes, which a lock of threads cannot bind"
-_QUEUES = "use parallelkit's Queue, which workers can share"
+_QUEUES = "return what the queue is for: results come back by themselves"
 _OPENED = "open it inside the function, or once in each worker with worker_state="
 ADVICE = {
     "_thread.lock": _LOCKS,

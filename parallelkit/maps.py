@@ -94,7 +94,9 @@ def pmap(
         )
     )
     check_call("pmap", fn, iterables)
-    engine = begin(checked, Work(fn, worker_state, None, checked.seed), source(iterables))
+    engine = begin(
+        checked, Work(fn, worker_state, None, checked.seed, checked.retry_on), source(iterables)
+    )
     results: list[R] = []
     for block in engine.results():
         if block.failures:
@@ -156,7 +158,7 @@ def imap(
         )
     )
     check_call("imap", fn, iterables)
-    work = Work(fn, worker_state, None, checked.seed)
+    work = Work(fn, worker_state, None, checked.seed, checked.retry_on)
     return _results(checked, work, iterables, ordered)
 
 

@@ -29,6 +29,7 @@ class Work(NamedTuple):
     worker_state: Callable[[], Any] | None = None
     op: Callable[[Any, Any], Any] | None = None  # folds the results of neighbours, for a reduction
     seed: int | None = None
+    retry_on: type[BaseException] | tuple[type[BaseException], ...] = Exception
 
 
 class Replay:
@@ -41,7 +42,7 @@ class Replay:
 
     def __call__(self) -> Any:
         """Call the function on the item as a worker would, under the same seed."""
-        fn, make_state, _, seed = self.work
+        fn, make_state, seed = self.work.fn, self.work.worker_state, self.work.seed
         state = () if make_state is None else (make_state(),)
         if seed is None:
             return fn(*state, *self.arguments)
@@ -77,7 +78,10 @@ class Outcomes:
         return self.sent.pop(worker, None)
 
     def keep(self, event: Done, block: Block) -> None:
-        """Store the outcomes of a part in the pieces in which the run will give them."""
+        """Store the outcomes of a part in the pieces in which the run will give them.
+
+        The event learns which of its failures must not be tried again.
+        """
         chunks = self.sent.get(event.worker)
         if chunks is None:  # it finished in the moment it was ended for being late
             return
@@ -91,6 +95,8 @@ class Outcomes:
             return
         for offset, error in block.failures.items():
             self.errors[start + offset] = self.inscribed(error, start + offset)
+            if not isinstance(error, self.work.retry_on):
+                event.hopeless = (*event.hopeless, start + offset)
         op = self.work.op
         for part in split(range(start, event.stop), event.failed):
             values = block.values[part.start - start : part.stop - start]

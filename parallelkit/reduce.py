@@ -85,7 +85,7 @@ def preduce(
     if map is not None and not callable(map):
         raise TypeError(f"map must be a function or None, got {shortened(map)}")
     fn = map if map is not None else _same if worker_state is None else _second
-    work = Work(fn, worker_state, op, checked.seed)
+    work = Work(fn, worker_state, op, checked.seed, checked.retry_on)
     total: T = _reduced(checked, work, iterable, initial)
     return total
 

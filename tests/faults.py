@@ -134,10 +134,13 @@ class Live:
 
     def hear(self, line: str) -> None:
         """Wait until the script has printed `line`."""
+        # Not by its buffer, in which what comes next would be lost to `end`.
         assert self.process.stdout is not None
-        for each in self.process.stdout:
-            if each.rstrip("\n") == line:
+        pipe, heard = self.process.stdout.fileno(), b""
+        while byte := os.read(pipe, 1):
+            if byte == b"\n" and heard.decode() == line:
                 return
+            heard = b"" if byte == b"\n" else heard + byte
         raise AssertionError(f"{line!r} never came\n{self.process.communicate()[1]}")
 
     def interrupt(self) -> None:
@@ -161,5 +164,6 @@ def live(source: str, where: Path, **extra: str) -> Iterator[Live]:
         yield script
     finally:
         script.process.kill()
-        script.process.communicate()
+        with script.process:  # close its pipes
+            script.process.wait()
         assert_gone(marks[MARK])

@@ -38,7 +38,7 @@ EXAMPLES = max(500, settings().max_examples)
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(some_limits(), st.integers(0, 60), st.sampled_from(["list", "sized", "stream"]), st.data())
 def test_any_history(limits: Limits, total: int, kind: str, data: st.DataObject) -> None:
-    play(World(data, limits, total, data.draw(st.sampled_from([0, 0, 1]))), kind)
+    check_history(World(data, limits, total, data.draw(st.sampled_from([0, 0, 1]))), kind)
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -46,10 +46,10 @@ def test_any_history(limits: Limits, total: int, kind: str, data: st.DataObject)
 def test_any_history_short_of_memory(
     limits: Limits, total: int, kind: str, data: st.DataObject
 ) -> None:
-    play(World(data, limits, total, flips=8), kind)
+    check_history(World(data, limits, total, flips=8), kind)
 
 
-def play(world: World, kind: str) -> None:
+def check_history(world: World, kind: str) -> None:
     """Play a history to its end, and check that."""
     limits, total = world.limits, world.total
     world.pulled = total if kind == "list" else 0

@@ -278,7 +278,8 @@ class Processes:
         if self.selector.get_map() is None:  # closed already
             return
         for key in tuple(self.selector.get_map().values()):
-            key.fileobj.close()  # type: ignore[union-attr]
+            if not isinstance(key.fileobj, int):  # the other end of the waker
+                key.fileobj.close()  # type: ignore[attr-defined]
         self.selector.close()
         if self.waker is not None:
             self.waker.close()
