@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
-JOURNEY = 10e-6  # seconds of the caller per chunk, sent and received (measured, socket pair)
-SHORTEST = 200e-6  # twenty journeys of 10 us: what a chunk costs is then 5 % of what it does
+JOURNEY = 20e-6  # seconds of the caller per chunk, sent and received (benchmarks.hop)
+SHORTEST = 400e-6  # twenty journeys: what a chunk costs is then 5 % of what it does
 LONGEST = 4e-3  # so short that a second one may wait behind it and hide the journey
 ROUND = 4  # times the caller's journeys to all workers, which it must not spend its time on
 SHARES = 4  # chunks per worker that the rest is cut into; 2 to 8 differ by 1 % (simulate)

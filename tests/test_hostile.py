@@ -105,9 +105,12 @@ def fork_and_die(pids: str, x: int) -> int:
 @posix
 def test_a_death_that_children_outlive(tmp_path: Path) -> None:
     pids = str(tmp_path / "pids")
-    found = pmap(partial(fork_and_die, pids), range(9), workers=1, chunksize=1, on_error="return")
-    for pid in map(int, noted(pids)):
-        os.kill(pid, signal.SIGKILL)
+    fn = partial(fork_and_die, pids)
+    try:
+        found = pmap(fn, range(9), workers=1, chunksize=1, on_error="return")
+    finally:
+        for pid in map(int, noted(pids)):
+            os.kill(pid, signal.SIGKILL)
 
     assert isinstance(found[3], WorkerDied)
     assert "was killed by SIGKILL" in str(found[3])

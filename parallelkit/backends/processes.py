@@ -258,9 +258,15 @@ class Processes:
         return self.deaths.get(worker, "ended")
 
     def weigh(self) -> None:
-        """Note how much memory each worker holds."""
-        for link in self.links.values():
+        """Note how much memory each worker holds, and who has ended unnoticed.
+
+        Where no descriptor tells the end of a process, a child that it left can hide that.
+        """
+        for number, link in tuple(self.links.items()):
             link.weigh()
+            known = link.process.pid is not None and link.process.sentinel is None
+            if known and link.process.ended(0) is not None:
+                self._ended(number, 0)
 
     def close(self) -> None:
         """End the run: busy workers are killed, the others may serve another run."""
