@@ -78,21 +78,8 @@ def pmap(
         >>> pmap(lambda x: x * x, range(5))
         [0, 1, 4, 9, 16]
     """
-    checked = plan(
-        Options(
-            workers=workers,
-            chunksize=chunksize,
-            backend=backend,
-            timeout=timeout,
-            retries=retries,
-            retry_on=retry_on,
-            backoff=backoff,
-            on_error=on_error,
-            seed=seed,
-            worker_state=worker_state,
-            max_memory=max_memory,
-        )
-    )
+    knobs = (workers, chunksize, backend, timeout, retries, retry_on, backoff, on_error, seed)
+    checked = plan(Options(*knobs, worker_state, max_memory))
     check_call("pmap", fn, iterables)
     engine = begin(
         checked, Work(fn, worker_state, None, checked.seed, checked.retry_on), source(iterables)
@@ -142,21 +129,8 @@ def imap(
         >>> list(islice(imap(lambda x: x * x, count()), 4))
         [0, 1, 4, 9]
     """
-    checked = plan(
-        Options(
-            workers=workers,
-            chunksize=chunksize,
-            backend=backend,
-            timeout=timeout,
-            retries=retries,
-            retry_on=retry_on,
-            backoff=backoff,
-            on_error=on_error,
-            seed=seed,
-            worker_state=worker_state,
-            max_memory=max_memory,
-        )
-    )
+    knobs = (workers, chunksize, backend, timeout, retries, retry_on, backoff, on_error, seed)
+    checked = plan(Options(*knobs, worker_state, max_memory))
     check_call("imap", fn, iterables)
     work = Work(fn, worker_state, None, checked.seed, checked.retry_on)
     return _results(checked, work, iterables, ordered)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
@@ -76,7 +77,7 @@ def plan(options: Options) -> Plan:
         backoff=_backoff(options.backoff),
         on_error=options.on_error,
         seed=_seed(options.seed),
-        max_memory=_count("max_memory", options.max_memory, 1),
+        max_memory=_memory(options.max_memory),
         home=serial,
         serial=serial,
     )
@@ -134,6 +135,13 @@ def _seconds(name: str, value: Any) -> float | None:
     if not 0 < seconds < math.inf:
         raise ValueError(f"{name} must be a number of seconds above 0, got {value!r}")
     return seconds
+
+
+def _memory(value: Any) -> int | None:
+    count = _count("max_memory", value, 1)
+    if count is not None and not sys.platform.startswith("linux"):
+        raise ValueError("max_memory works on Linux only: leave it out, or limit the caller itself")
+    return count
 
 
 def _backoff(value: Any) -> float:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from .calls import begin, conclude
 from .errors import shortened
 from .folding import Tree
-from .options import Exceptions, Options, Plan, check_call, plan
+from .options import Exceptions, OnError, Options, Plan, check_call, plan
 from .outcomes import Work
 from .source import source
 
@@ -67,20 +67,9 @@ def preduce(
         >>> preduce(max, ["a", "ccc", "bb"], map=len)
         3
     """
-    checked = plan(
-        Options(
-            workers=workers,
-            chunksize=chunksize,
-            backend=backend,
-            timeout=timeout,
-            retries=retries,
-            retry_on=retry_on,
-            backoff=backoff,
-            seed=seed,
-            worker_state=worker_state,
-            max_memory=max_memory,
-        )
-    )
+    on_error: OnError = "raise"  # a reduction that lacks an item has no value
+    knobs = (workers, chunksize, backend, timeout, retries, retry_on, backoff, on_error, seed)
+    checked = plan(Options(*knobs, worker_state, max_memory))
     check_call("preduce", op, (iterable,))
     if map is not None and not callable(map):
         raise TypeError(f"map must be a function or None, got {shortened(map)}")

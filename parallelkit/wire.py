@@ -51,10 +51,14 @@ def frame(message: Message) -> list[bytes | bytearray]:
 
 
 class Reader:
-    """Takes messages off a socket."""
+    """Takes messages off a socket.
+
+    `spoilt` says that nothing more will be understood.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.spoilt = False
         self._rest = b""
         self._body: bytearray | None = None
         self._filled = 0
@@ -91,7 +95,10 @@ class Reader:
         while end - start >= HEADER.size:
             kind, size, first, second, seconds = HEADER.unpack_from(received, start)
             if kind not in _KINDS or not 0 <= size < _LARGEST:
-                raise EOFError(GARBLED)
+                self.spoilt = True
+                if not messages:
+                    raise EOFError(GARBLED)
+                break
             body = start + HEADER.size
             if end - body < size:
                 if size - (end - body) > DIRECT:

@@ -159,6 +159,15 @@ class Worker:
         lending.turn()
         self.slot.stamp(start, count, perf_counter_ns())  # unpickling can kill too
         try:
+            self.answer(message, start, count)
+        except OSError:  # the socket was closed, which any of these may have done
+            self.slot.stamp(start, count, perf_counter_ns())
+            raise
+        self.slot.clear()
+
+    def answer(self, message: Message, start: int, count: int) -> None:
+        """Unpickle a chunk, run it, and send its outcomes."""
+        try:
             columns = self.job.replica.loads(message.body)
         except BaseException as error:  # an item's own __setstate__ can raise anything
             failures = dict.fromkeys(range(count), pack_error(error, self.job.replica))
@@ -166,7 +175,6 @@ class Worker:
             self.say(Message(wire.DONE, body, start + count, count))
         else:
             self.work(start, count, self.job.calls(columns, start), len(columns) == 1)
-        self.slot.clear()
 
     def work(self, start: int, count: int, calls: Iterator[Any], single: bool) -> None:
         """Call the function on each of `count` items and send the outcomes, in parts if slow."""

@@ -43,7 +43,7 @@ def limited(seconds: int = LIMIT) -> Iterator[None]:
 def note(log: str, word: object) -> int:
     """Add a line to a file in one write, and return how many such lines it has now."""
     line = f"{word}\n"
-    fd = os.open(log, os.O_CREAT | os.O_RDWR | os.O_APPEND)
+    fd = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.write(fd, line.encode())
     os.close(fd)
     return noted(log).count(str(word))

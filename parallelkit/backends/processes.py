@@ -167,6 +167,8 @@ class Processes:
                 return
             for message in messages:
                 self._hear(number, link, message)
+            if link.reader.spoilt:
+                self._lose(number, wire.GARBLED)
 
     def _ended(self, number: int, _: int) -> None:
         """The process has ended: take what it still had to say, then lose it."""
@@ -225,9 +227,10 @@ class Processes:
         link = self.links[number]
         if number not in self.deaths:
             self.deaths[number] = why or _obituary(link)
-        link.process.kill()  # a function may have closed the socket, and live on with nobody
-        running = link.slot.read()
         mine = link.chunks[0] if link.chunks else range(0)
+        # One that lives is lost because its socket was closed or spoilt, perhaps some items ago.
+        running = mine if link.process.exitcode is None else link.slot.read()
+        link.process.kill()
         suspects = range(max(running.start, mine.start), min(running.stop, mine.stop))
         if not link.pool.starter.alive():  # the zygote was killed, and it is no item's fault
             suspects = range(0)
