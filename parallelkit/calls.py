@@ -103,8 +103,12 @@ def _open(checked: Plan, work: Work) -> Backend:
     cpus = cpu_count()
     most = checked.workers if checked.named else min(checked.workers, cpus)
     root = (work.fn, work.worker_state, work.op)
-    urgent = checked.on_error == "raise"
-    settings = Settings(seed=work.seed, urgent=urgent, max_memory=checked.max_memory)
+    settings = Settings(
+        seed=work.seed,
+        urgent=checked.on_error == "raise",
+        max_memory=checked.max_memory,
+        timed=checked.timeout is not None,
+    )
     return Processes(root, most, max(1, cpus // most), settings)
 
 

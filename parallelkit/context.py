@@ -12,6 +12,8 @@ import os
 import pickle
 import sys
 import warnings
+from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any
 
 _THREADS = (
@@ -25,6 +27,12 @@ _THREADS = (
 )
 """How numerical libraries are told how many threads to start; each reads its own when loaded."""
 
+
+_FLOAT_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+"""What numpy starts with (numpy.seterr)."""
+
+_DEPTH = sys.getrecursionlimit()
+"""What a worker itself may need: a caller's lower limit is not put in force."""
 
 _levelled: set[str] = set()
 """Loggers whose level was put in force here, and so has to go when the caller takes it back."""
@@ -44,22 +52,19 @@ def capture(share: int) -> bytes:
         directory = os.getcwd()
     except OSError:  # it was deleted
         directory = None
-    settings = (list(sys.path), list(sys.argv), directory, environment, _levels(), _filters())
+    limits = (sys.getrecursionlimit(), sys.get_int_max_str_digits())
+    arithmetic = (_decimals(), _float_errors())
+    settings = (
+        *(_texts(sys.path), _texts(sys.argv), directory, environment, limits, arithmetic),
+        *(_levels(), _filters()),
+    )
     return pickle.dumps(settings, 5)
 
 
 def put_in_force(captured: bytes) -> None:
     """Make the surroundings of this process those that were captured."""
-    path, argv, directory, environment, levels, filters = pickle.loads(captured)
-    sys.path[:] = path
-    sys.argv[:] = argv
-    if directory is not None:
-        _enter(directory)
-    for name in os.environ.keys() - environment.keys():
-        del os.environ[name]
-    for name, value in environment.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
+    *place, levels, filters = pickle.loads(captured)
+    _move(*place)
     if levels or _levelled:
         _set_levels(levels)
     found = _loaded(filters)  # first, as what this imports may warn
@@ -67,25 +72,117 @@ def put_in_force(captured: bytes) -> None:
     warnings.filters.extend(found)  # type: ignore[attr-defined]
 
 
+def put_back(captured: bytes) -> None:
+    """Undo what a function has done to surroundings that were put in force.
+
+    Warnings and levels stay, or each run would show again what was shown before.
+    """
+    *place, _, _ = pickle.loads(captured)
+    _move(*place)
+
+
+def _move(
+    path: list[str],
+    argv: list[str],
+    directory: str | None,
+    environment: dict[str, str],
+    limits: tuple[int, int],
+    arithmetic: tuple[Any, dict[str, str] | None],
+) -> None:
+    sys.path[:] = path
+    sys.argv[:] = argv
+    sys.setrecursionlimit(max(limits[0], _DEPTH))
+    sys.set_int_max_str_digits(limits[1])
+    _calculate(*arithmetic)
+    if directory is not None:
+        _enter(directory)
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    for name, value in environment.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+
+
 def limit_memory(allowance: int | None) -> None:
-    """Let this process take `allowance` bytes more than it has now; None lifts the limit.
+    """Let this process take `allowance` bytes more than it has now; None lifts our limit.
 
     It is address space that is limited (`RLIMIT_AS`), the only kind for which the kernel refuses
-    instead of killing: a function that asks for more gets a MemoryError.
+    instead of killing: a function that asks for more gets a MemoryError.  Where the user has set a
+    limit, that is the most.
     """
     if os.name != "posix":
         return
     import resource
 
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if allowance is None:
-        limit = hard
-    else:
+    soft, hard = _inherited()
+    limit = soft
+    if allowance is not None:
         with open("/proc/self/statm", "rb") as file:
             limit = int(file.read().split()[0]) * resource.getpagesize() + allowance
-    if hard != resource.RLIM_INFINITY:
-        limit = min(limit, hard) if limit != resource.RLIM_INFINITY else hard
+        if soft != resource.RLIM_INFINITY:
+            limit = min(limit, soft)
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+
+
+@contextlib.contextmanager
+def serially() -> Iterator[None]:
+    """Have the maps in the block run here, unless they say otherwise.
+
+    A package that maps something when it is imported would in each worker be imported, and so in
+    each of that one's workers, without end.
+    """
+    before = os.environ.get("PARALLELKIT_BACKEND")
+    os.environ["PARALLELKIT_BACKEND"] = "serial"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PARALLELKIT_BACKEND"]
+        else:
+            os.environ["PARALLELKIT_BACKEND"] = before
+
+
+@cache
+def _inherited() -> tuple[int, int]:
+    """Return the limits on address space that this process began with: the user's own."""
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_AS)
+
+
+def _texts(values: Iterable[object]) -> list[str]:
+    """Return plain strings: what else there may be, a worker might not know the class of."""
+    return [each if type(each) is str else str(each) for each in values]
+
+
+def _decimals() -> Any:
+    """Return the context of this thread's decimal arithmetic, None if it is the usual one."""
+    decimal = sys.modules.get("decimal")
+    if not hasattr(decimal, "getcontext"):  # not loaded, or in another thread not yet
+        return None
+    here: Any = decimal.getcontext().copy()  # type: ignore[union-attr]
+    here.clear_flags()
+    usual = decimal.Context()  # type: ignore[union-attr]
+    return None if here.__reduce__() == usual.__reduce__() else here
+
+
+def _float_errors() -> dict[str, str] | None:
+    """Return what numpy does about overflows and the like, None if it is the usual."""
+    numpy = sys.modules.get("numpy")
+    found: dict[str, str] = numpy.geterr() if hasattr(numpy, "geterr") else _FLOAT_ERRORS  # type: ignore[union-attr]
+    return None if found == _FLOAT_ERRORS else found
+
+
+def _calculate(decimals: Any, float_errors: dict[str, str] | None) -> None:
+    """Have this thread calculate as the caller does; None is the usual way."""
+    if decimals is not None or "decimal" in sys.modules:
+        import decimal
+
+        decimal.setcontext(decimals or decimal.Context())
+    if float_errors is not None or "numpy" in sys.modules:
+        import numpy as np
+
+        np.seterr(**(float_errors or _FLOAT_ERRORS))  # type: ignore[arg-type]
 
 
 def _enter(directory: str) -> None:

@@ -38,6 +38,7 @@ ADVICE = {
     "builtins.generator": "pass a list of what it yields",
     "builtins.coroutine": "use a function that is not async",
     "builtins.module": "import it inside the function",
+    "_contextvars.": "pass its value instead",
     "weakref.": "pass the object itself",
     "builtins.traceback": "pass traceback.format_exc() instead",
     "builtins.frame": "pass what you need of it instead",

@@ -108,11 +108,25 @@ def findable(module: str) -> bool:
 
     A module that was never loaded is not judged here: pickle will try, and say what is wrong.
     """
-    if module in MAINS:
+    if module in MAINS or _loading(module):
         return False
     if module not in sys.modules or module.partition(".")[0] in sys.stdlib_module_names:
         return True
     return _findable(module, tuple(sys.path))
+
+
+def _loading(module: str) -> bool:
+    """Whether `module` or a package around it is being imported.
+
+    What calls us then is its own top level: a worker that imported it would do so again, and so
+    would that one's workers, without end.
+    """
+    while module:
+        spec = getattr(sys.modules.get(module), "__spec__", None)
+        if getattr(spec, "_initializing", False):  # private, as importlib's own lock on it
+            return True
+        module = module.rpartition(".")[0]
+    return False
 
 
 @lru_cache(maxsize=4096)  # a search costs some 50 us; a big program loads some 2000 modules

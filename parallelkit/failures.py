@@ -12,6 +12,7 @@ import builtins
 import os
 import pickle
 from collections.abc import Iterator
+from contextlib import suppress
 from types import FunctionType, TracebackType
 from typing import Any, NamedTuple, Protocol
 
@@ -22,6 +23,8 @@ MOST = 32
 
 FRAMES = 40
 """Frames of a traceback that are told at either end; deep recursion has a thousand between them."""
+
+_INSCRIBED = "_parallelkit_inscribed"  # the attribute that names those that `inscribe` gave
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -52,6 +55,8 @@ def pack_error(error: BaseException, carrier: Carrier) -> bytes:
     run's definitions.
     """
     family = _family(error)
+    for one in family:  # they tell of a run within this one, whose results are nobody's now
+        uninscribe(one)
     links = [_link(one, family) for one in family]
     try:
         body = _verified(family, links, carrier)
@@ -73,11 +78,10 @@ def unpack_error(
     except BaseException as error:  # it loaded in the worker; here a module may be missing
         family, links = [_remote(told, error)], [Link(None, None, False, traceback)]
     for one, link in zip(family, links, strict=True):
-        one.__cause__ = None if link.cause is None else family[link.cause]
-        one.__context__ = None if link.context is None else family[link.context]
-        one.__suppress_context__ = link.suppress
+        kin = [None if number is None else family[number] for number in (link.cause, link.context)]
+        force(one, __cause__=kin[0], __context__=kin[1], __suppress_context__=link.suppress)
         if link.traceback:
-            _note(one, link.traceback)
+            note(one, link.traceback)
     first: BaseException = family[0]
     return first
 
@@ -173,11 +177,35 @@ def _told(error: BaseException) -> str:
     return f"{name}: {text}" if text else name
 
 
-def _note(error: BaseException, traceback: str) -> None:
+def note(error: BaseException, text: str) -> None:
+    """Add a note to an exception, if that takes any."""
     try:
-        error.add_note(traceback)
-    except Exception:  # a class may have `__notes__` of its own, or refuse attributes
+        error.add_note(text)
+    except AttributeError:  # a frozen dataclass
+        force(error, __notes__=[*getattr(error, "__notes__", ()), text])
+    except Exception:  # a class may have `__notes__` of its own
         return
+
+
+def force(error: BaseException, **attributes: object) -> None:
+    """Set attributes of an exception whose class may refuse that, as a frozen dataclass does."""
+    for name, value in attributes.items():
+        BaseException.__setattr__(error, name, value)
+
+
+def inscribe(error: BaseException, **attributes: object) -> None:
+    """Give `error` attributes, but for those that its class has already."""
+    for name, value in attributes.items():
+        with suppress(Exception):  # a class may have its own ways with attributes
+            if not hasattr(error, name):
+                force(error, **{name: value})
+                vars(error).setdefault(_INSCRIBED, []).append(name)
+
+
+def uninscribe(error: BaseException) -> None:
+    """Take the attributes away from `error` that `inscribe` gave it."""
+    for name in vars(error).pop(_INSCRIBED, ()):
+        vars(error).pop(name, None)
 
 
 def _traceback(error: BaseException) -> str:
@@ -224,7 +252,14 @@ def reduce_error(error: BaseException) -> tuple[Any, ...]:
     """Return what makes pickle rebuild `error` without calling its class's `__init__`."""
     reduced: Any = error.__reduce__()
     kind, args, *state = reduced
-    return (revive, (kind, args), *state)
+    if not state or kind.__setstate__ is not BaseException.__setstate__:
+        return (revive, (kind, args), *state)
+    return revive, (kind, args), state[0], None, None, restore
+
+
+def restore(error: BaseException, state: dict[str, object]) -> None:
+    """Give back its attributes to an exception, even to one that is frozen."""
+    force(error, **state)
 
 
 def revive(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:

@@ -15,6 +15,7 @@ import contextlib
 import signal
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from time import perf_counter
 from typing import Protocol
 
@@ -66,6 +67,7 @@ class Guard:
         self.alarm = _thread.allocate_lock()  # let go of when all is over
         self.acting = _thread.allocate_lock()
         self.error: BaseException | None = None
+        self.context = copy_context()  # the caller's: how it calculates with decimals, say
         self.alarm.acquire()
         self.acting.acquire()
 
@@ -132,7 +134,8 @@ class Guard:
         # in: a bare one would then leave a stand-in among the known threads.
         import threading
 
-        thread = threading.Thread(target=self._attend, args=(self.turn,), daemon=True)
+        run = self.context.copy().run  # a copy, since one of an earlier turn may not be over yet
+        thread = threading.Thread(target=run, args=(self._attend, self.turn), daemon=True)
         thread.name = "parallelkit-guard"
         _quietly(thread.start)
 

@@ -290,7 +290,15 @@ def resident(pid: int | None, root: str = "") -> int:
 
 
 def oom_kills(root: str = "") -> int:
-    """Return how many processes this computer has killed for want of memory since it started."""
+    """Return how many processes were killed so far for want of memory.
+
+    Those of this process's own cgroup, where that tells, else those of the whole computer.
+    """
+    for level in _levels("memory", root):
+        for name in ("memory.events", "memory.oom_control"):
+            events = _table(_read(f"{level.folder}/{name}"))
+            if "oom_kill" in events:
+                return events["oom_kill"]
     return _table(_read(f"{root}/proc/vmstat")).get("oom_kill", 0)
 
 

@@ -6,16 +6,15 @@ exception that says which item it was, can be looked into, and can be had again 
 
 from __future__ import annotations
 
-import contextlib
-import pickle
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from .backends import Block
 from .chunking import split
-from .errors import ItemTimeout, WorkerDied, shortened
+from .errors import ItemTimeout, ParallelError, WorkerDied, shortened
 from .events import Done
+from .failures import inscribe, note, uninscribe
 from .folding import fold
 from .source import Source
 
@@ -56,7 +55,16 @@ class Replay:
         return f"<replay of item {self.position}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        raise pickle.PicklingError("an item can be replayed only in the process that mapped it")
+        # An exception that has one travels and can be kept in a file, but the items stay here.
+        return _elsewhere, (self.position,)
+
+
+def _elsewhere(position: int) -> Replay:
+    return Replay(Work(_refuse), (), position)
+
+
+def _refuse() -> NoReturn:
+    raise ParallelError("an item can be replayed only in the process that mapped it")
 
 
 class Outcomes:
@@ -136,13 +144,16 @@ class Outcomes:
     def inscribed(self, error: BaseException, position: int) -> BaseException:
         """Have `error` tell the item at `position`: in a note, and as attributes.
 
-        A class of the user's may have attributes of these names, which then are left alone.
+        A class of the user's may have attributes of these names, which then are left alone.  What
+        a run within the item has told of its own items makes room.
         """
-        if isinstance(getattr(error, "replay", None), Replay):
+        before = vars(error).get("replay")
+        if isinstance(before, Replay) and before.work is self.work:
             return error
+        uninscribe(error)
         arguments = self._arguments(position)
         if not isinstance(error, WorkerDied | ItemTimeout):
-            error.add_note(f"{_NOTE}{self.item(position)}")
+            note(error, f"{_NOTE}{self.item(position)}")
         replay = Replay(self.work, arguments, position)
         item = arguments[0] if len(arguments) == 1 else arguments
         inscribe(error, index=position, item=item, replay=replay)
@@ -155,11 +166,3 @@ class Outcomes:
             results.update(enumerate(block.values, start))
         failures = {at: each for at, each in sorted(self.errors.items()) if at not in results}
         inscribe(error, results=results, failures=failures)
-
-
-def inscribe(error: BaseException, **attributes: Any) -> None:
-    """Give `error` attributes, but for those that its class has already."""
-    for name, value in attributes.items():
-        if not hasattr(error, name):
-            with contextlib.suppress(AttributeError, TypeError):  # a class may refuse
-                setattr(error, name, value)

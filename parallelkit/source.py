@@ -66,9 +66,16 @@ class Indexed:
         return 0, True
 
     def columns(self, chunk: range) -> Columns:
-        """Return a slice of each sequence."""
+        """Return a slice of each sequence.
+
+        Raises:
+            RuntimeError: One of them is shorter now than it was.
+        """
         start, stop = chunk.start, chunk.stop
-        return tuple([each[start:stop] for each in self.sequences])
+        columns = tuple([each[start:stop] for each in self.sequences])
+        if min(map(len, columns)) < stop - start:
+            raise RuntimeError("a list of items was made shorter while it was being mapped")
+        return columns
 
     def drop(self, chunk: range) -> None:
         """Nothing is kept."""

@@ -90,7 +90,7 @@ class Reader:
         return [Message(kind, body, first, second, seconds)]
 
     def _parse(self, received: bytes) -> list[Message]:
-        messages = []
+        messages: list[Message] = []
         start, end = 0, len(received)
         while end - start >= HEADER.size:
             kind, size, first, second, seconds = HEADER.unpack_from(received, start)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from . import lending, stacks, wire
 from .board import Slot
 from .codec import Replica
-from .context import limit_memory, put_in_force
+from .context import limit_memory, put_back, put_in_force, serially
 from .failures import pack_error
 from .folding import fold
 from .wire import Message, Reader
@@ -48,6 +48,7 @@ class Settings(NamedTuple):
     seed: int | None = None
     urgent: bool = True  # a failure is sent at once, since it ends the run
     max_memory: int | None = None  # bytes that the function may take
+    timed: bool = False  # no chunk is sent before the worker says that it is ready to run it
 
 
 class Job:
@@ -63,7 +64,8 @@ class Job:
 
     def learn(self, blob: bytes | bytearray) -> None:
         """Take in a definition; the first is the function, with what goes with it."""
-        root = self.replica.learn(blob)
+        with serially():  # what is imported may map something at its top level
+            root = self.replica.learn(blob)
         if self.fn is None:
             self.fn, make_state, self.op = root
             if make_state is not None:
@@ -80,9 +82,13 @@ class Job:
 
     def pack(self, start: int, values: list[Any], failures: dict[int, bytes]) -> tuple[bytes, int]:
         """Return the outcomes as bytes, and how many of them are failures."""
-        if self.op is not None and not failures:
+        count, folded = len(values), self.op is not None and not failures
+        if self.op is not None and folded:
             values = fold(self.op, start, values)
         body, unsendable = self.replica.dumps_values(values)
+        if folded and unsendable:  # what was folded from many items is the failure of them all
+            body = self.replica.dumps([None] * count)
+            unsendable = dict.fromkeys(range(count), next(iter(unsendable.values())))
         failures.update(unsendable)
         if failures:
             body = pickle.dumps((body, failures), 5)
@@ -98,6 +104,7 @@ class Worker:
         self.reader = Reader(sock)
         self.pid = os.getpid()
         self.job = Job(Settings())
+        self.context: bytes | None = None
 
     def serve(self) -> None:
         """Do as the caller says until it closes the socket, or says nothing for `IDLE` seconds."""
@@ -127,7 +134,8 @@ class Worker:
         self.sock.settimeout(None)
         settings = Settings(*pickle.loads(message.body))
         if settings.context is not None:
-            put_in_force(settings.context)
+            self.context = settings.context
+            put_in_force(self.context)
         limit_memory(settings.max_memory)
         self.job = Job(settings)
 
@@ -135,6 +143,8 @@ class Worker:
         """Forget the run, and with it everything that its function holds."""
         self.job = Job(Settings())
         lending.end()
+        if self.context is not None:  # now, when nobody waits: the function may have moved us
+            put_back(self.context)
         self.sock.settimeout(IDLE)
 
     def learn(self, message: Message) -> None:

@@ -85,8 +85,12 @@ def spin() -> None:
         pass
 
 
-def sleep() -> None:
+def hang() -> None:
     time.sleep(3600)
+
+
+def pause(seconds: float) -> None:
+    time.sleep(seconds)
 
 
 def sleep_with_the_lock() -> None:
@@ -97,7 +101,7 @@ def stop() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-STUCK = [spin, sleep, sleep_with_the_lock, stop]
+STUCK = [spin, hang, sleep_with_the_lock, stop]
 """Ways in which an item can take for ever."""
 
 

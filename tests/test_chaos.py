@@ -54,13 +54,13 @@ def check(found: list[Any], log: str, toll: Toll | None, chunksize: int | None) 
 
 
 @pytest.mark.parametrize("chunksize", [1, 10, None])
-@pytest.mark.parametrize("zygotes", [0, 4000])
+@pytest.mark.parametrize("zygotes", [0, 3000])
 def test_every_result_is_right(chunksize: int | None, zygotes: int, tmp_path: Path) -> None:
     log = str(tmp_path / "log")
     with chaos(log, zygotes=zygotes) as toll:
         found = pmap(
             partial(toil, log),
-            range(3000),
+            range(2000),
             workers=WORKERS,
             chunksize=chunksize,
             retries=99,
@@ -72,9 +72,9 @@ def test_every_result_is_right(chunksize: int | None, zygotes: int, tmp_path: Pa
 
 def test_every_result_of_an_iterator_is_right(tmp_path: Path) -> None:
     log = str(tmp_path / "log")
-    with chaos(log, zygotes=4000) as toll:
+    with chaos(log, zygotes=3000) as toll:
         results = imap(
-            partial(toil, log), iter(range(3000)), workers=WORKERS, retries=99, on_error="return"
+            partial(toil, log), iter(range(2000)), workers=WORKERS, retries=99, on_error="return"
         )
         found = list(results)
 
@@ -84,19 +84,19 @@ def test_every_result_of_an_iterator_is_right(tmp_path: Path) -> None:
 def test_a_reduction_is_right(tmp_path: Path) -> None:
     log = str(tmp_path / "log")
     with chaos(log):
-        total = preduce(operator.add, range(2000), map=partial(toil, log), workers=WORKERS, retries=99)
+        total = preduce(
+            operator.add, range(1000), map=partial(toil, log), workers=WORKERS, retries=99
+        )
 
-    assert total == -sum(range(2000))
+    assert total == -sum(range(1000))
 
 
 def test_many_short_calls_are_right(tmp_path: Path) -> None:
     log = str(tmp_path / "log")
     with chaos(log, zygotes=1000) as toll:
-        for _ in range(60):
+        for _ in range(40):
             check(
-                pmap(
-                    partial(toil, log), range(50), workers=WORKERS, retries=99, on_error="return"
-                ),
+                pmap(partial(toil, log), range(50), workers=WORKERS, retries=99, on_error="return"),
                 log,
                 None,
                 None,

@@ -1,10 +1,9 @@
-"""The engine and its guard, with a backend whose workers are threads of this process."""
+"""The engine, with a backend whose workers are threads of this process."""
 
 from __future__ import annotations
 
 import queue
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -196,37 +195,6 @@ def test_without_any_worker() -> None:
     assert "could be started" in str(engine.failure)
     _, found = results(abs, range(4), Threads(abs, room=0), home=True)
     assert found == [0, 1, 2, 3]
-
-
-def test_the_guard_keeps_the_rest_moving_while_the_caller_is_busy() -> None:
-    others = threading.Semaphore(0)
-
-    def work(x: int) -> int:
-        if x:
-            others.release()
-        else:
-            for _ in range(19):
-                assert others.acquire(timeout=30), "the others waited for item 0"
-        return x
-
-    _, found = results(work, range(20), home=True)
-    assert found == list(range(20))
-
-
-def test_what_goes_wrong_in_the_guard_is_raised_in_the_caller() -> None:
-    class Broken(Threads):
-        def start(self, count: int) -> None:
-            raise RuntimeError("no place")
-
-    begun = time.monotonic()
-
-    def slow(x: int) -> int:
-        while time.monotonic() < begun + 0.1:
-            pass
-        return x
-
-    with pytest.raises(RuntimeError, match="no place"):
-        results(slow, range(20), Broken(slow), home=True)
 
 
 def test_a_run_that_waits_for_nobody_is_our_own_error() -> None:

@@ -1,8 +1,9 @@
-"""A bad item costs that item, not the run: deaths, time limits, retries, what becomes of the rest."""
+"""A bad item costs that item, not the run: deaths, time limits, retries, and all else is right."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections import Counter
@@ -13,7 +14,7 @@ from typing import Any
 
 import faults
 import pytest
-from faults import DEATHS, STARTS, STUCK, act, act_once, kill, noted, sleep, spin
+from faults import DEATHS, STARTS, STUCK, act, act_once, hang, kill, noted, spin
 
 from parallelkit import imap, pmap, preduce
 from parallelkit.errors import ItemTimeout, WorkerDied
@@ -58,7 +59,8 @@ def test_a_death_costs_the_item_alone(death: Any, chunksize: int, log: str) -> N
             continue
         assert type(outcome) is WorkerDied
         text = f"a worker {DEATHS[death]} while it ran item {position} ({item!r}){ADVICE}"
-        assert str(outcome) == text
+        # A stranger may have run out of memory a moment before, which then is a likely reason.
+        assert re.sub(r" \(likely out of memory: [^)]*\)", "", str(outcome)) == text
         assert (outcome.index, outcome.item) == (position, death)
 
 
@@ -186,9 +188,9 @@ def test_a_late_item_tells_its_stack(start: str, log: str) -> None:
 
 
 def test_a_late_item_may_be_tried_again(log: str) -> None:
-    assert pmap(partial(act_once, log), [0, sleep, 2], workers=2, timeout=PLENTY, retries=1) == [
+    assert pmap(partial(act_once, log), [0, hang, 2], workers=2, timeout=PLENTY, retries=1) == [
         0,
-        "sleep",
+        "hang",
         -2,
     ]
 
@@ -202,6 +204,32 @@ def test_a_late_item_ends_the_call(log: str) -> None:
     assert isinstance(error, TimeoutError)
     assert error.failures == {2: error}
     assert error.results.items() >= {0: 0, 1: -1}.items()
+
+
+class SlowToLoad:
+    """Takes longer to arrive in a worker than any item may take."""
+
+    def __setstate__(self, state: object) -> None:
+        faults.pause(1.5)
+
+    def __getstate__(self) -> object:
+        return 1
+
+    def __call__(self, x: int) -> int:
+        return -x
+
+
+def slow_state() -> int:
+    faults.pause(1.5)
+    return 3
+
+
+def test_what_comes_before_an_item_is_not_its_time() -> None:
+    pmap(abs, range(4), workers=2)  # so that workers are up already
+
+    assert pmap(SlowToLoad(), range(4), workers=2, timeout=1.0) == [0, -1, -2, -3]
+    state = {"worker_state": slow_state, "timeout": 1.0}
+    assert pmap(add, range(4), workers=2, **state) == [3, 4, 5, 6]
 
 
 # Errors, and what becomes of them.
@@ -225,6 +253,39 @@ def test_an_item_that_raised_is_tried_again_and_no_other(chunksize: int | None, 
 
     assert found == [-x for x in range(20)]
     assert Counter(noted(log)) == {str(x): 1 + (x % 3 == 1) for x in range(20)}
+
+
+class Passing(ValueError):
+    pass
+
+
+def raise_by_turns(log: str, kind: type[Exception]) -> str:
+    if faults.note(log, kind.__name__) < 3:
+        raise kind
+    return kind.__name__
+
+
+def test_only_what_is_named_is_tried_again(log: str) -> None:
+    kinds = [ValueError, KeyError, Passing, OSError]
+    found = pmap(
+        partial(raise_by_turns, log),
+        kinds,
+        workers=2,
+        retries=2,
+        retry_on=(ValueError, OSError),
+        backoff=0.01,
+        on_error="return",
+    )
+
+    assert (found[0], found[2:]) == ("ValueError", ["Passing", "OSError"])
+    assert type(found[1]) is KeyError
+    runs = {"ValueError": 3, "KeyError": 1, "Passing": 3, "OSError": 3}
+    assert Counter(noted(log)) == runs
+
+
+def test_deaths_are_tried_again_whatever_is_named(log: str) -> None:
+    fn = partial(act_once, log)
+    assert pmap(fn, [0, kill], workers=1, retries=1, retry_on=KeyError) == [0, "kill"]
 
 
 def seen(results: Any) -> list[Any]:
@@ -302,7 +363,7 @@ def hang_or_raise(log: str, item: int) -> int:
     """Raise in item 3 once all the others hang."""
     if item != 3:
         faults.note(log, "hanging")
-        sleep()
+        hang()
     while len(noted(log)) < 3:
         pass
     raise ValueError(item)

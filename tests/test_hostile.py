@@ -1,4 +1,4 @@
-"""Functions that misbehave in their worker: they harm themselves, and neither others nor the call."""
+"""Functions that misbehave in their worker: they harm themselves, and not others or the call."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_other_signal_handlers(how: Any) -> None:
 def block_signals(x: int) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     if x == 2:
-        faults.sleep()
+        faults.hang()
     return -x
 
 

@@ -187,7 +187,8 @@ def test_the_end_of_the_zygote_costs_no_item(tmp_path: Path, on_error: str) -> N
         (tmp_path / "gone").write_text("")
         status, out, err = script.end()
 
-    assert (status, out, err) == (0, "right\n", "")
+    # What was running runs again, so there may be another "now".
+    assert (status, out.splitlines()[-1], err) == (0, "right", "")
 
 
 def test_the_end_of_the_zygote_between_two_calls(tmp_path: Path) -> None:

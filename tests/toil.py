@@ -21,3 +21,15 @@ def nap(x: int) -> int:
     """Return `-x` after a millisecond."""
     time.sleep(1e-3)
     return -x
+
+
+def misbehave(bad: dict[int, str], x: int) -> int:
+    """Return `-x`, but for items in `bad`, with which it does as it says there."""
+    fault = bad.get(x)
+    if fault == "raise":
+        raise ValueError(x)
+    if fault == "die":
+        os._exit(1)
+    if fault == "hang":
+        time.sleep(3600)
+    return -x

@@ -90,7 +90,8 @@ class Processes:
         link.say(Message(wire.RUN, pickle.dumps(tuple(settings), 5)))
         self._teach(link)
         self.unsaid.add(number)
-        link.joined = link.process.pid is not None
+        # The time of an item must not begin before its function is there, with its state.
+        link.joined = link.process.pid is not None and not self.settings.timed
         if link.joined:  # a warm one will be ready by the time it has a chunk
             self.happened.append((Joined(number), None))
 

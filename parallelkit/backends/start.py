@@ -195,7 +195,7 @@ class ZygoteStarter:
                 (os.POSIX_SPAWN_DUP2, theirs.fileno(), control),
                 (os.POSIX_SPAWN_DUP2, self.board.fd, control + 1),
             ],
-            # Whatever the thread that starts us has blocked.  Ctrl-C waits until there is a handler.
+            # Whatever the thread that starts us blocks.  Ctrl-C waits until there is a handler.
             setsigmask=(signal.SIGINT,),
         )
 
