@@ -53,9 +53,9 @@ def capture(share: int) -> bytes:
     except OSError:  # it was deleted
         directory = None
     limits = (sys.getrecursionlimit(), sys.get_int_max_str_digits())
-    arithmetic = (_decimals(), _float_errors())
+    customs = (_decimals(), _float_errors(), _locale())
     settings = (
-        *(_texts(sys.path), _texts(sys.argv), directory, environment, limits, arithmetic),
+        *(_texts(sys.path), _texts(sys.argv), directory, environment, limits, customs),
         *(_levels(), _filters()),
     )
     return pickle.dumps(settings, 5)
@@ -87,13 +87,14 @@ def _move(
     directory: str | None,
     environment: dict[str, str],
     limits: tuple[int, int],
-    arithmetic: tuple[Any, dict[str, str] | None],
+    customs: tuple[Any, dict[str, str] | None, str | None],
 ) -> None:
     sys.path[:] = path
     sys.argv[:] = argv
     sys.setrecursionlimit(max(limits[0], _DEPTH))
     sys.set_int_max_str_digits(limits[1])
-    _calculate(*arithmetic)
+    _calculate(*customs[:2])
+    _settle(customs[2])
     if directory is not None:
         _enter(directory)
     for name in os.environ.keys() - environment.keys():
@@ -171,6 +172,24 @@ def _float_errors() -> dict[str, str] | None:
     numpy = sys.modules.get("numpy")
     found: dict[str, str] = numpy.geterr() if hasattr(numpy, "geterr") else _FLOAT_ERRORS  # type: ignore[union-attr]
     return None if found == _FLOAT_ERRORS else found
+
+
+def _locale() -> str | None:
+    """Return the locale in which numbers and dates are read and written, if it can be another."""
+    locale = sys.modules.get("locale")
+    if not hasattr(locale, "setlocale"):
+        return None
+    found: str = locale.setlocale(locale.LC_ALL)  # type: ignore[union-attr]
+    return found
+
+
+def _settle(place: str | None) -> None:
+    if place is not None:
+        import locale
+
+        if locale.setlocale(locale.LC_ALL) != place:
+            with contextlib.suppress(locale.Error):  # each system has its own
+                locale.setlocale(locale.LC_ALL, place)
 
 
 def _calculate(decimals: Any, float_errors: dict[str, str] | None) -> None:

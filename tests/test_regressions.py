@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import locale
 import os
 import pickle
 import resource
@@ -21,6 +22,7 @@ from scripts import script
 
 from parallelkit import imap, pmap, preduce
 from parallelkit.backends import warm
+from parallelkit.backends.start import Popen
 from parallelkit.errors import ParallelError
 
 PLACES: list[dict[str, Any]] = [{}, {"workers": 2}, {"backend": "serial"}]
@@ -126,10 +128,24 @@ def test_limits_of_the_interpreter_are_the_callers(place: dict[str, Any]) -> Non
         pmap(digits, [5000], **place)
 
 
+def here(_: int) -> str:
+    return locale.setlocale(locale.LC_ALL)
+
+
+def test_the_locale_is_the_callers() -> None:
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        for place in ("C.UTF-8", "C"):
+            locale.setlocale(locale.LC_ALL, place)
+            assert set(pmap(here, range(2), workers=2)) == {place}
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
+
+
 def move(_: int) -> None:
     os.chdir("/")
     os.environ["MOVED"] = "yes"
-    del os.environ["PATH"]
+    os.environ.pop("PATH", None)
     sys.path.clear()
 
 
@@ -249,3 +265,12 @@ def test_a_map_at_the_top_level_of_a_module(tmp_path: Path) -> None:
         print(alone.SAME, package.NUMBERS)
     """
     assert script(source, where=tmp_path) == "True [0, 1, 2]\n"
+
+
+def test_waiting_for_a_process_that_another_thread_lets_go_of() -> None:
+    popen = Popen()
+    popen.sentinel, other = os.pipe()
+    os.close(popen.sentinel)
+    os.close(other)
+
+    assert popen.wait(0) is None

@@ -70,9 +70,11 @@ class Popen:
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait up to `timeout` seconds for the end, and return the exit code."""
-        if self.returncode is None and self.sentinel is not None:
-            with selectors.DefaultSelector() as waiter:
-                waiter.register(self.sentinel, selectors.EVENT_READ)
+        sentinel = self.sentinel
+        if self.returncode is None and sentinel is not None:
+            # At the interpreter's end a thread that still maps may let go of it meanwhile.
+            with contextlib.suppress(OSError), selectors.DefaultSelector() as waiter:
+                waiter.register(sentinel, selectors.EVENT_READ)
                 waiter.select(timeout)
         return self.poll()
 
