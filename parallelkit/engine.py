@@ -126,7 +126,7 @@ class Engine:
 
     def _note(self, event: Event, block: Block | None) -> None:
         """Keep what belongs to an event but is not the run's to know."""
-        if isinstance(event, events.Done) and block is not None:
+        if isinstance(event, events.Done):
             self.outcomes.keep(event, block)
         elif isinstance(event, events.Lost):
             assert self.backend is not None

@@ -69,6 +69,10 @@ class Done:
     is the time this part took in the worker; the positions in `failed` raised, and those of them in
     `hopeless` are not to be tried again, whatever the limits say.  `carriage`, where it was
     measured, is what one item costs to pickle and unpickle, both ways together.
+
+    If it is `doubtful`, the part has no outcomes, because one of its items or results kept the
+    others from travelling: each position is to be run again, alone, which will show whose fault
+    it was.
     """
 
     worker: int
@@ -77,6 +81,7 @@ class Done:
     failed: tuple[int, ...] = ()
     carriage: float | None = None
     hopeless: tuple[int, ...] = ()
+    doubtful: bool = False
 
 
 @dataclass(slots=True)

@@ -85,7 +85,7 @@ class Outcomes:
         """Expect nothing more from `worker`; return what it owed, None if it is forgotten."""
         return self.sent.pop(worker, None)
 
-    def keep(self, event: Done, block: Block) -> None:
+    def keep(self, event: Done, block: Block | None) -> None:
         """Store the outcomes of a part in the pieces in which the run will give them.
 
         The event learns which of its failures must not be tried again.
@@ -98,6 +98,8 @@ class Outcomes:
             chunks.popleft()
         else:
             chunks[0] = range(event.stop, chunks[0].stop)
+        if block is None:  # doubtful: its items run again
+            return
         if not event.failed:
             self.blocks[start] = block
             return

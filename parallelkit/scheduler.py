@@ -166,6 +166,10 @@ class Run:
             self.staff.losses = 0
         else:  # it finished in the moment it was killed for being late
             return
+        if event.doubtful:
+            for position in part:
+                self.input.repeat(position)
+            return
         self.pace.observe(len(part), event.seconds, event.carriage)
         if not failed:
             self._ready(part)

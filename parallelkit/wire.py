@@ -27,6 +27,9 @@ RUN, LEARN, CHUNK, END = range(1, 5)
 # From a worker to the caller.
 READY, JOINED, DONE, BROKEN = range(11, 15)
 
+DOUBTFUL = -1
+"""In place of the number of failures in a `DONE`: the items must be sent again one by one."""
+
 _KINDS = frozenset((RUN, LEARN, CHUNK, END, READY, JOINED, DONE, BROKEN))
 _LARGEST = 1 << 48  # bytes of a body: more than any memory has, so it is no message
 GARBLED = "wrote to a descriptor that is not its own, and so had to be ended,"

@@ -176,13 +176,19 @@ class Worker:
         self.slot.clear()
 
     def answer(self, message: Message, start: int, count: int) -> None:
-        """Unpickle a chunk, run it, and send its outcomes."""
+        """Unpickle a chunk, run it, and send its outcomes.
+
+        A chunk that cannot be unpickled is asked for again item by item, to find which it is.
+        """
         try:
             columns = self.job.replica.loads(message.body)
         except BaseException as error:  # an item's own __setstate__ can raise anything
-            failures = dict.fromkeys(range(count), pack_error(error, self.job.replica))
-            body = pickle.dumps((self.job.replica.dumps([None] * count), failures), 5)
-            self.say(Message(wire.DONE, body, start + count, count))
+            if count > 1:
+                self.say(Message(wire.DONE, b"", start + count, wire.DOUBTFUL))
+                return
+            failures = {0: pack_error(error, self.job.replica)}
+            body = pickle.dumps((self.job.replica.dumps([None]), failures), 5)
+            self.say(Message(wire.DONE, body, start + count, 1))
         else:
             self.work(start, count, self.job.calls(columns, start), len(columns) == 1)
 

@@ -236,6 +236,9 @@ class World:
         if stop < chunk.stop and worker != HOME:
             self.chunks[worker].appendleft(range(stop, chunk.stop))
         part = range(chunk.start, stop)
+        if worker != HOME and len(part) > 1 and self.draw([0] * 9 + [1]):
+            self.tell(Done(worker, stop, 0.0, doubtful=True))
+            return
         failed = tuple({self.draw(part), self.draw(part)}) if self.draw([0] * 9 + [1]) else ()
         self.raised.update(failed)
         hopeless = failed[: self.draw([0, 0, 1, 2])]

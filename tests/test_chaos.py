@@ -24,7 +24,10 @@ from toil import toil
 from parallelkit import imap, pmap, preduce
 from parallelkit.errors import WorkerDied
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the killer finds them in /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="the killer finds them in /proc"),
+]
 
 WORKERS = 4
 

@@ -19,6 +19,8 @@ from faults import DEATHS, STARTS, STUCK, act, act_once, hang, kill, noted, spin
 from parallelkit import imap, pmap, preduce
 from parallelkit.errors import ItemTimeout, WorkerDied
 
+pytestmark = pytest.mark.slow
+
 PLENTY = 3.0  # seconds no good item here can take, on a machine however busy
 ADVICE = "; retries= and on_error= say what becomes of such an item"
 

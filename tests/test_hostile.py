@@ -22,6 +22,8 @@ from scripts import script
 from parallelkit import pmap
 from parallelkit.errors import WorkerDied
 
+pytestmark = pytest.mark.slow
+
 posix = pytest.mark.skipif(os.name != "posix", reason="this is about what POSIX systems allow")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="this is about Linux's limits")
 

@@ -15,6 +15,8 @@ import psutil
 import pytest
 from faults import STARTS, Live, live
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=STARTS)
 def start(request: pytest.FixtureRequest) -> Iterator[str]:

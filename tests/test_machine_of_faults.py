@@ -24,7 +24,10 @@ from parallelkit import imap, pmap, preduce
 from parallelkit.backends import warm
 from parallelkit.errors import ItemTimeout, WorkerDied
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are found in /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="workers are found in /proc"),
+]
 
 STEP = 30  # seconds for one step, however busy the machine
 
@@ -156,7 +159,7 @@ class Calls(RuleBasedStateMachine):
 @pytest.mark.parametrize("start", faults.STARTS)
 def test_any_sequence_is_survived(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARALLELKIT_START", start)
-    examples = int(os.environ.get("PARALLELKIT_EXAMPLES", "12"))
+    examples = int(os.environ.get("PARALLELKIT_EXAMPLES", "6"))
     bounds = settings(
         max_examples=examples,
         stateful_step_count=12,

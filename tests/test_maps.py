@@ -245,3 +245,26 @@ def test_the_faces_agree_on_their_options() -> None:
         for name in first.keys() & second.keys():
             if first[name].kind is inspect.Parameter.KEYWORD_ONLY:
                 assert first[name] == second[name], name
+
+
+class Touchy:
+    """Travels well, but will not be unpickled if it is the seventh."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        if state["number"] == 7:
+            raise RuntimeError("not me")
+        self.__dict__.update(state)
+
+
+@pytest.mark.parametrize("chunksize", [1, 10])
+def test_an_item_or_result_that_cannot_be_unpickled_costs_itself_alone(chunksize: int) -> None:
+    items = [Touchy(number) for number in range(20)]
+    options: dict[str, Any] = {"workers": 2, "chunksize": chunksize, "on_error": "return"}
+    sent = pmap(lambda item: item.number, items, **options)
+    got = pmap(lambda number: Touchy(number), range(20), **options)
+    for outcomes in (sent, [each.number if isinstance(each, Touchy) else each for each in got]):
+        assert [each for each in outcomes if isinstance(each, int)] == [*range(7), *range(8, 20)]
+        assert "item 7 " in "".join(outcomes[7].__notes__)

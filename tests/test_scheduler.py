@@ -329,3 +329,17 @@ def test_dear_items_all_run_at_once(length: int | None):
     played = Machine([1.0] * 64, launch=0.025).play(Run(Limits(64)), length)
     assert isinstance(played.end, Finish)
     assert played.seconds < 1.05  # virtual seconds: no clock is read
+
+
+def test_what_cannot_travel_together_is_run_again_one_by_one():
+    run = staffed(3, workers=1, chunksize=3)
+    assert tell(
+        run,
+        (1.0, Done(1, 3, 0.0, doubtful=True)),
+        (2.0, Done(1, 1, 1.0)),
+        (3.0, Done(1, 2, 1.0, (1,))),
+    ) == [
+        [Send(1, range(1))],
+        [Give(range(1)), Send(1, range(1, 2))],
+        [Fail(1, "raised")],
+    ]

@@ -203,11 +203,17 @@ class Processes:
         else:
             link.chunks[0] = range(message.first, chunk.stop)
         block = self._unpack(message, message.first - chunk.start)
+        if block is None:
+            self.happened.append((Done(number, message.first, 0.0, doubtful=True), None))
+            return
         failed = tuple(chunk.start + offset for offset in sorted(block.failures))
         event = Done(number, message.first, message.seconds, failed)
         self.happened.append((event, block))
 
-    def _unpack(self, message: Message, count: int) -> Block:
+    def _unpack(self, message: Message, count: int) -> Block | None:
+        """Return the outcomes in a message, None if they can only be had one by one."""
+        if message.second == wire.DOUBTFUL:
+            return None
         body, failures = message.body, {}
         try:
             if message.second:
@@ -218,7 +224,7 @@ class Processes:
                 failures = {offset: once[id(error)] for offset, error in packed.items()}
             values: Any = self.definitions.loads(body)
         except Exception as error:  # a result's own __setstate__ can raise anything
-            return Block([None] * count, dict.fromkeys(range(count), error))
+            return Block([None], {0: error}) if count == 1 else None
         return Block(values, failures)
 
     # Ends.
