@@ -264,7 +264,7 @@ def test_an_item_or_result_that_cannot_be_unpickled_costs_itself_alone(chunksize
     items = [Touchy(number) for number in range(20)]
     options: dict[str, Any] = {"workers": 2, "chunksize": chunksize, "on_error": "return"}
     sent = pmap(lambda item: item.number, items, **options)
-    got = pmap(lambda number: Touchy(number), range(20), **options)
+    got = pmap(Touchy, range(20), **options)
     for outcomes in (sent, [each.number if isinstance(each, Touchy) else each for each in got]):
         assert [each for each in outcomes if isinstance(each, int)] == [*range(7), *range(8, 20)]
         assert "item 7 " in "".join(outcomes[7].__notes__)
