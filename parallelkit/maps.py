@@ -85,6 +85,8 @@ def pmap(
         checked, Work(fn, worker_state, None, checked.seed, checked.retry_on), source(iterables)
     )
     results: list[R] = []
+    if checked.on_error == "raise":  # else it may leave out items, and not tell where it ends
+        engine.home.sink = results
     for block in engine.results():
         if block.failures:
             results.extend(_kept(block, checked))

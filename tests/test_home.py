@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallelkit import home
+from parallelkit.backends import Block
 from parallelkit.home import Home
 from parallelkit.source import source
 
@@ -165,3 +166,34 @@ def test_large_arrays_are_priced_without_a_copy(monkeypatch):
 
     assert peak < array.nbytes / 4
     assert carriage >= home._PER_BYTE * array.nbytes
+
+
+def test_results_go_straight_into_a_sink_that_ends_where_the_turn_begins():
+    sink = [0, 1]
+    here = Home(lambda x: x * x, source((range(10),)), None, None)
+    here.sink = sink
+    turn = here.work(range(2, 10), 10.0)
+    assert sink == [0, 1] + [x * x for x in range(2, 10)]
+    assert (turn.block, turn.stop) == (Block([], {}), 10)
+
+
+def test_a_sink_that_ends_elsewhere_is_left_alone():
+    here = Home(lambda x: x * x, source((range(10),)), None, None)
+    here.sink = [0]
+    turn = here.work(range(2, 4), 10.0)
+    assert here.sink == [0]
+    assert turn.block.values == [4, 9]
+
+
+def test_a_turn_that_fails_leaves_the_sink_as_it_was():
+    def fail(x):
+        if x == 5:
+            raise ValueError(x)
+        return x
+
+    here = Home(fail, source((range(10),)), None, None)
+    here.sink = [0, 1]
+    turn = here.work(range(2, 10), 10.0)
+    assert here.sink == [0, 1]
+    assert turn.block.values == [2, 3, 4, None]
+    assert (turn.stop, turn.failed) == (6, (5,))
