@@ -12,7 +12,7 @@ from parallelkit.chunking import Pace
 from parallelkit.ledgers import Home, Input, Limits, Output, Staff
 
 SHORT = 5e-3  # a second chunk may wait in a worker behind one of at most so many seconds, which
-# hides the journey; queues deeper or slower than that strand work (limits.md, section 6)
+# hides the journey; queues deeper or slower than that strand work (benchmarks.simulate)
 MANY = 100  # and behind so many items, which take the caller a while to pack
 SOON = 2e-3  # workers that are here by then are waited for: a turn of the caller takes as long
 READ_AHEAD = 8  # chunks per worker taken from an iterator before they are needed
