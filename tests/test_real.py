@@ -263,19 +263,39 @@ def test_in_a_notebook(tmp_path: Path, start: str) -> None:
         "offset = 5\npmap(lambda x: x + offset, range(2), workers=2)": ["[5, 6]"],
         "offset = 7\npmap(lambda x: x + offset, range(2), workers=2)": ["[7, 8]"],
     }
+    assert in_a_kernel(list(cells), tmp_path, start) == list(cells.values())
+
+
+def in_a_kernel(cells: list[str], where: Path, start: str, *more: str) -> list[list[str]]:
+    """Return what each cell shows, run one after the other in a kernel."""
     env = environment(PARALLELKIT_START=start)
     program = Path(__file__).with_name("notebook.py")
     ended = subprocess.run(
-        [sys.executable, str(program), json.dumps(list(cells))],
+        [sys.executable, str(program), json.dumps(cells), *more],
         env=env,
-        cwd=tmp_path,
+        cwd=where,
         stdout=subprocess.PIPE,  # not stderr, where the kernel gives advice
         text=True,
         timeout=120,
         check=True,
     )
     assert_gone(env[MARK])
-    assert json.loads(ended.stdout) == list(cells.values())
+    shown: list[list[str]] = json.loads(ended.stdout)
+    return shown
+
+
+def test_interrupted_in_a_notebook(tmp_path: Path, start: str) -> None:
+    pytest.importorskip("ipykernel")
+    cells = [
+        "from parallelkit import pmap",
+        "import time\ndef stuck(x):\n    open('begun', 'w').close()\n    time.sleep(3600)",
+        "pmap(stuck, range(4), workers=2)",
+        "pmap(abs, range(4), workers=2)",
+    ]
+    *before, interrupted, after = in_a_kernel(cells, tmp_path, start, str(tmp_path / "begun"))
+    assert before == [[], []]
+    assert "KeyboardInterrupt" in interrupted[0]
+    assert after == ["[0, 1, 2, 3]"]
 
 
 def test_at_the_prompt(tmp_path: Path, start: str) -> None:
