@@ -42,19 +42,18 @@ class Governor:
             return None
         self.due = now + PERIOD
         seen = self.look()
-        whole = min(seen.total, seen.limit or seen.total)
-        strained = seen.available < whole * (_EASED if self.strained else _SHORT)
+        strained = seen.available < seen.whole * (_EASED if self.strained else _SHORT)
         if strained == self.strained:
             return None
         self.strained = strained
         if strained:
-            warn(_words(seen, whole), MemoryShortage)
+            warn(_words(seen), MemoryShortage)
         return events.Strained(strained)
 
 
-def _words(seen: Memory, whole: int) -> str:
+def _words(seen: Memory) -> str:
     gib = 1 << 30
     return (
-        f"memory runs short ({seen.available / gib:.2f} of {whole / gib:.2f} GiB are left, by "
+        f"memory runs short ({seen.available / gib:.2f} of {seen.whole / gib:.2f} GiB are left, by "
         f"{seen.source}): items now run one at a time, until there is more"
     )

@@ -70,6 +70,11 @@ class Memory:
     available: int
     source: str
 
+    @property
+    def whole(self) -> int:
+        """What this process may have at most: the least of computer and caps."""
+        return min(self.total, self.limit or self.total)
+
 
 @dataclass(frozen=True, slots=True)
 class SharedMemory:

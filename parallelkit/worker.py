@@ -87,12 +87,16 @@ class Job:
             values = fold(self.op, start, values)
         body, unsendable = self.replica.dumps_values(values)
         if folded and unsendable:  # what was folded from many items is the failure of them all
-            body = self.replica.dumps([None] * count)
-            unsendable = dict.fromkeys(range(count), next(iter(unsendable.values())))
+            return self.pack_failed(count, next(iter(unsendable.values()))), count
         failures.update(unsendable)
         if failures:
             body = pickle.dumps((body, failures), 5)
         return body, len(failures)
+
+    def pack_failed(self, count: int, error: bytes) -> bytes:
+        """Return as bytes the outcomes of `count` items that failed together, with one error."""
+        nothing = self.replica.dumps([None] * count)
+        return pickle.dumps((nothing, dict.fromkeys(range(count), error)), 5)
 
 
 class Worker:
@@ -186,9 +190,8 @@ class Worker:
             if count > 1:
                 self.say(Message(wire.DONE, b"", start + count, wire.DOUBTFUL))
                 return
-            failures = {0: pack_error(error, self.job.replica)}
-            body = pickle.dumps((self.job.replica.dumps([None]), failures), 5)
-            self.say(Message(wire.DONE, body, start + count, 1))
+            body = self.job.pack_failed(1, pack_error(error, self.job.replica))
+            self.say(Message(wire.DONE, body, start + 1, 1))
         else:
             self.work(start, count, self.job.calls(columns, start), len(columns) == 1)
 
@@ -229,9 +232,8 @@ class Worker:
         try:
             body, failed = self.job.pack(stop - len(values), values, failures)
         except BaseException as error:  # the reduction's operation raised
-            failures = dict.fromkeys(range(len(values)), pack_error(error, self.job.replica))
-            nothing = self.job.replica.dumps([None] * len(values))
-            body, failed = pickle.dumps((nothing, failures), 5), len(failures)
+            failed = len(values)
+            body = self.job.pack_failed(failed, pack_error(error, self.job.replica))
         _flush_output()
         self.say(Message(wire.DONE, body, stop, failed, spent))
 

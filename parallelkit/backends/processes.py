@@ -330,12 +330,11 @@ def _shortage(link: Link) -> str:
     global _oom_kills
     before, _oom_kills = _oom_kills, oom_kills()
     now = memory()
-    whole = min(now.total, now.limit or now.total)
-    if _oom_kills == before and now.available > whole * _SCARCE:
+    if _oom_kills == before and now.available > now.whole * _SCARCE:
         return ""
     gib = 1 << 30
     return (
-        f" (likely out of memory: it held {link.memory / gib:.2f} of {whole / gib:.2f} GiB; "
+        f" (likely out of memory: it held {link.memory / gib:.2f} of {now.whole / gib:.2f} GiB; "
         "try fewer workers=, smaller items, or max_memory=)"
     )
 
