@@ -33,9 +33,6 @@ class Threads:
         self.killed: set[int] = set()
         self.closed = False
 
-    def launch(self, count: int) -> float:
-        return 0.0
-
     def start(self, count: int) -> None:
         for _ in range(count):
             if len(self.threads) >= self.room:

@@ -24,9 +24,6 @@ class Block(NamedTuple):
 class Backend(Protocol):
     """A place where chunks run, for the length of one run."""
 
-    def launch(self, count: int) -> float:
-        """Return the seconds that starting `count` workers is expected to take."""
-
     def start(self, count: int) -> None:
         """Start `count` workers; `wait` reports `Joined` for each, or `Lost`, or `Refused`."""
 

@@ -54,10 +54,6 @@ class Processes:
         self.selector = selectors.DefaultSelector()
         self.waker: socket.socket | None = None
 
-    def launch(self, count: int) -> float:
-        """Return the seconds that starting `count` workers is expected to take."""
-        return launch(count)
-
     def start(self, count: int) -> None:
         """Take or start `count` workers; the run's definitions are with them before they are up."""
         granted = min(count, self.most - len(self.links))
