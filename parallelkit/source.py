@@ -3,7 +3,7 @@
 A run names items by position.  `Indexed` finds them in the caller's own lists, which are never
 copied whole; `Pulled` keeps what an iterator gave until the outcomes are with the caller, because
 an item may have to be sent again.  Both give *columns*: for each iterable, the arguments it
-contributes to a chunk.
+contributes to a chunk.  How arrays and tables become columns is decided in `columns`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol
+
+from .columns import sliceable
 
 Columns = tuple[Sequence[Any], ...]
 
@@ -21,6 +23,7 @@ class Source(Protocol):
     length: int | None
     at_hand: int
     error: Exception | None
+    kind: type | None  # of the first item, where that is known
 
     def pull(self, count: int, /) -> tuple[int, bool]:
         """Take up to `count` items; return how many came and whether these were the last."""
@@ -34,22 +37,10 @@ class Source(Protocol):
 
 def source(iterables: tuple[Iterable[Any], ...]) -> Source:
     """Return the items that `zip(*iterables)` would give, ending with the shortest."""
-    if all(_sliceable(each) for each in iterables) and _length(iterables) is not None:
-        return Indexed(iterables)  # type: ignore[arg-type]
-    return Pulled(iterables)
-
-
-def _sliceable(iterable: object) -> bool:
-    """Return whether a slice of it has, in order, the items that iterating over it gives.
-
-    By exact type: a subclass can mean anything by a slice.
-    """
-    kind = type(iterable)
-    if kind in (list, tuple, range, str, bytes):
-        return True
-    # By name, so that numpy need not be loaded to learn that this is no array.
-    name = (kind.__module__, kind.__qualname__)
-    return name == ("numpy", "ndarray") and iterable.ndim > 0  # type: ignore[attr-defined]
+    sequences = [sliceable(each) for each in iterables]
+    if any(each is None for each in sequences) or _length(iterables) is None:
+        return Pulled(iterables)
+    return Indexed(tuple(sequences))
 
 
 class Indexed:
@@ -60,6 +51,8 @@ class Indexed:
         self.at_hand = min(len(each) for each in sequences)
         self.length: int | None = self.at_hand
         self.error: Exception | None = None
+        first = next(iter(sequences[0][:1]), None) if self.at_hand else None
+        self.kind: type | None = type(first)
 
     def pull(self, _: int) -> tuple[int, bool]:
         """Nothing is left to pull."""
@@ -88,6 +81,7 @@ class Pulled:
         self.length = _length(iterables)
         self.at_hand = 0
         self.error: Exception | None = None
+        self.kind: type | None = None
         self._several = len(iterables) > 1
         # Not strict: like map(), the shortest decides.
         rows = zip(*iterables, strict=False)

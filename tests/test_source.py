@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import array
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from parallelkit import share
 from parallelkit.source import Indexed, Pulled, source
 
 
@@ -48,6 +51,9 @@ KINDS = {
     "bytes": lambda items: bytes(item % 256 for item in items),
     "range": lambda items: range(3, 3 + 2 * len(items), 2),
     "array": np.array,
+    "numbers": lambda items: array.array("l", items),
+    "view": lambda items: memoryview(np.array(items, float)),
+    "shared": lambda items: share(np.array(items)),
     "rows": lambda items: np.arange(3 * len(items)).reshape(-1, 3),
     "dict": lambda items: dict.fromkeys(range(len(items)), "value"),
     "generator": lambda items: (item for item in list(items)),
@@ -55,6 +61,7 @@ KINDS = {
     "old": Old,
     "backwards": Backwards,
 }
+PULLED = ["dict", "generator", "lies", "old", "backwards"]
 MADE = st.lists(
     st.tuples(st.sampled_from(sorted(KINDS)), st.lists(st.integers(0, 1000), max_size=30)),
     min_size=1,
@@ -90,7 +97,7 @@ def test_columns_are_what_zip_gives(made, step, size):
     assert repr(got) == repr(rows)
 
 
-@pytest.mark.parametrize("kind", ["list", "tuple", "text", "bytes", "range", "array", "rows"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in PULLED])
 def test_sequences_are_not_pulled(kind):
     items = source((KINDS[kind]([1, 2, 3]), [1, 2]))
 
@@ -99,7 +106,7 @@ def test_sequences_are_not_pulled(kind):
     assert items.pull(5) == (0, True)
 
 
-@pytest.mark.parametrize("kind", ["dict", "generator", "lies", "old", "backwards"])
+@pytest.mark.parametrize("kind", PULLED)
 def test_everything_else_is_pulled(kind):
     items = source(([1, 2, 3], KINDS[kind]([1, 2])))
 
@@ -108,11 +115,11 @@ def test_everything_else_is_pulled(kind):
 
 
 def test_a_slice_of_an_array_is_a_view():
-    array = np.arange(1000)
+    rows = np.arange(1000)
 
-    (column,) = source((array,)).columns(range(10, 20))
+    (column,) = source((rows,)).columns(range(10, 20))
 
-    assert column.base is array
+    assert column.base is rows
 
 
 def test_a_range_beyond_every_index():
