@@ -19,7 +19,9 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import cloudpickle
 from cloudpickle import cloudpickle as inner
 
+from .arrays import reducer
 from .definitions import PROTOCOL, Known, Names, Reduction, own_reduction, reading
+from .freight import Freight
 
 
 class Sink(Protocol):
@@ -53,8 +55,9 @@ class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
         cloudpickle.Pickler.dispatch_table,
     )
 
-    def __init__(self, sink: Sink) -> None:
-        super().__init__(sink, protocol=PROTOCOL)
+    def __init__(self, sink: Sink, freight: Freight | None) -> None:
+        accept = freight and freight.accept
+        super().__init__(sink, protocol=PROTOCOL, buffer_callback=accept)
 
     def apart(self, obj: Any) -> Reduction:
         """Return what a function or class is made of, though it could be imported here."""
@@ -80,8 +83,8 @@ class Stream(_ByValue):
     All functions of a module thus share one dictionary of globals in the worker, as they do here.
     """
 
-    def __init__(self, sink: Sink, names: Names) -> None:
-        super().__init__(sink)
+    def __init__(self, sink: Sink, names: Names, freight: Freight | None = None) -> None:
+        super().__init__(sink, freight)
         self.names = names
         self.found: list[object] = []  # the definitions of the dump under way
         self.written: list[object] | None = None  # `found` of the last dump that succeeded
@@ -122,7 +125,8 @@ class Stream(_ByValue):
         if kind is object:  # a sentinel, to be compared by `is`
             self._keep(obj)
             return NotImplemented
-        answer = own_reduction(obj, kind)
+        apart = reducer(kind)
+        answer = own_reduction(obj, kind) if apart is None else apart(obj)
         if answer is None:
             return NotImplemented
         if isinstance(answer, str) and not self.names.finds(obj, answer):
@@ -150,9 +154,14 @@ class Inline(_ByValue):
     """Writes one frame, with everything in it that no one can look up."""
 
     def __init__(
-        self, sink: Sink, refer: Callable[[Any], Reduction], names: Names, known: Known
+        self,
+        sink: Sink,
+        refer: Callable[[Any], Reduction],
+        names: Names,
+        known: Known,
+        freight: Freight | None = None,
     ) -> None:
-        super().__init__(sink)
+        super().__init__(sink, freight)
         self.refer = refer
         self.names = names
         self.known = known

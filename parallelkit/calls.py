@@ -16,7 +16,7 @@ from .engine import Engine
 from .errors import AloneWarning
 from .machine import cpu_count
 from .options import Exceptions, Plan
-from .outcomes import Work
+from .outcomes import Strays, Work
 from .scheduler import Limits
 from .source import Source
 from .telling import warn
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 _REMEMBERED = 256  # functions whose cost is kept; a script has a handful
 
-_costs: OrderedDict[CodeType, tuple[float, float | None]] = OrderedDict()
+Key = tuple[CodeType, type | None]
+
+_costs: OrderedDict[Key, tuple[float, float | None, float]] = OrderedDict()
 
 
 def begin(
@@ -50,7 +52,7 @@ def begin(
         ahead=ahead,
         grace=grace,
     )
-    pace = _pace(_code(work.fn), _crew(checked, source))
+    pace = _pace(_key(work.fn, source), _crew(checked, source))
     here = _serially(work, checked) if checked.serial else work
     return Engine(here, source, limits, pace, lambda: _open(checked, work))
 
@@ -58,6 +60,14 @@ def begin(
 def _alone(cause: BaseException) -> str:
     what = "have the function" if isinstance(cause, PicklingError) else "be started"
     return f"every item ran in the calling thread, since workers cannot {what}: {cause}"
+
+
+def _astray(strays: Strays, closed: bool) -> str:
+    others = strays.count - 1
+    more = f" and {others} other{'s' * (others > 1)}" if others else ""
+    more = " and all that was left" if closed else more
+    what = f"{strays.item}{more} ran in the calling thread"
+    return f"{what}, for want of a way to a worker and back: {strays.why}"
 
 
 def _serially(work: Work, checked: Plan) -> Work:
@@ -85,11 +95,13 @@ def conclude(engine: Engine, given: list[Any]) -> None:
 
     `given` are the results that the caller has and is about to lose.
     """
-    code, pace = _code(engine.outcomes.work.fn), engine.run.pace
-    if code is not None and pace.item is not None:
-        _remember(code, pace.item, pace.carriage)
+    key, pace = _key(engine.outcomes.work.fn, engine.source), engine.run.pace
+    if key is not None and pace.item is not None:
+        _remember(key, (pace.item, pace.carriage, pace.weight))
     if engine.cause is not None and engine.run.limits.home:
         warn(_alone(engine.cause), AloneWarning)
+    elif engine.outcomes.strays.count:
+        warn(_astray(engine.outcomes.strays, engine.run.home.closed), AloneWarning)
     if engine.failure is not None:
         engine.outcomes.summed_up(engine.failure, given)
         raise engine.failure
@@ -97,8 +109,12 @@ def conclude(engine: Engine, given: list[Any]) -> None:
 
 def _open(checked: Plan, work: Work) -> Backend:
     """Return a backend for one run; loading what it takes is put off until it is needed."""
-    from .backends.processes import Processes
-    from .worker import Settings
+    try:
+        from .backends.processes import Processes
+        from .worker import Settings
+    except KeyboardInterrupt as interrupt:
+        interrupt.__context__ = None  # a module may have been handling an error of its own
+        raise
 
     cpus = cpu_count()
     most = checked.workers if checked.named else min(checked.workers, cpus)
@@ -117,11 +133,12 @@ def _crew(checked: Plan, source: Source) -> int:
     return checked.workers if source.length is None else min(checked.workers, source.length)
 
 
-def _pace(code: CodeType | None, crew: int) -> Pace:
-    item, carriage = _costs.get(code, (None, None)) if code is not None else (None, None)
+def _pace(key: Key | None, crew: int) -> Pace:
+    unknown = (None, None, 0.0)
+    item, carriage, weight = unknown if key is None else _costs.get(key, unknown)
     # Another thread may be loading that room just now, hence getattr.
     launch = getattr(sys.modules.get("parallelkit.backends.processes"), "launch", _cold)
-    return Pace(item=item, launch=launch(crew), carriage=carriage)
+    return Pace(item=item, launch=launch(crew), carriage=carriage, weight=weight)
 
 
 def _cold(count: int) -> float:
@@ -129,16 +146,19 @@ def _cold(count: int) -> float:
     return 0.06 + 0.0025 * count
 
 
-def _code(fn: Callable[..., Any]) -> CodeType | None:
-    """Return what tells that a function is the same as at an earlier call, also if made anew."""
+def _key(fn: Callable[..., Any], source: Source) -> Key | None:
+    """Return what tells that a function and its items are as at an earlier call, also if made anew.
+
+    The same function may be a thousand times dearer for an array than for a number.
+    """
     while isinstance(fn, partial):
         fn = fn.func
     code = getattr(fn, "__code__", None)
-    return code if isinstance(code, CodeType) else None
+    return (code, source.kind) if isinstance(code, CodeType) else None
 
 
-def _remember(code: CodeType, item: float, carriage: float | None) -> None:
-    _costs[code] = (item, carriage)
-    _costs.move_to_end(code)
+def _remember(key: Key, costs: tuple[float, float | None, float]) -> None:
+    _costs[key] = costs
+    _costs.move_to_end(key)
     if len(_costs) > _REMEMBERED:
         _costs.popitem(last=False)

@@ -22,6 +22,9 @@ ROUND = 4  # times the caller's journeys to all workers, which it must not spend
 SHARES = 4  # chunks per worker that the rest is cut into; 2 to 8 differ by 1 % (simulate)
 GROWTH = 16  # a chunk is at most so many times what was measured: an unknown cost is met in steps
 
+HEAVY = 4 << 20  # bytes of a chunk: copying them takes twenty journeys, and memory is soon short
+NOTABLE = HEAVY >> 4  # bytes of a chunk below which its weight is no news
+
 PROBE = 1e-3  # what the caller runs before a measured price is believed (first calls are dear)
 SLICE = 2e-3  # the caller's shortest turn after that: a decision, some 5 us, is then 0.3 % of it
 LONGEST_SLICE = 20e-3  # and its longest, so that costs which rise late still bring workers
@@ -40,11 +43,13 @@ class Pace:
         launch: Seconds until workers that are asked for work: 25 ms when they must be started on
             the machine this was measured on, 0.15 ms when they are there.
         carriage: Seconds to pickle and unpickle one item and its result; None until measured.
+        weight: Bytes of one item or one result as it travels, whichever are more.
     """
 
     item: float | None = None
     launch: float = 0.025
     carriage: float | None = None
+    weight: float = 0.0
     seen: int = 0
     seconds: float = 0.0
 
@@ -67,6 +72,12 @@ class Pace:
             # The first measurement may have been interrupted, so a later one halves its weight.
             self.carriage = carriage if old is None else (old + min(carriage, 4 * old)) / 2
 
+    def weigh(self, items: int, size: int) -> None:
+        """Learn that `items` items, or their results, travelled in `size` bytes."""
+        weight = size / items
+        # Heavier ones count at once and lighter ones slowly: too much at a time is what hurts.
+        self.weight = max(weight, (self.weight + weight) / 2)
+
     def chunk(self, left: int, workers: int) -> int:
         """Return how many items to send next to one of `workers`, of `left` not yet sent."""
         item = self.item
@@ -85,7 +96,10 @@ class Pace:
         best = max(rest / (SHARES * workers), sqrt(rest * JOURNEY))
         seconds = max(best, min(least, rest / workers))
         longest = max(LONGEST, least, ROUND * workers * JOURNEY)
-        return max(1, min(left, int(min(min(seconds, longest) / item, known))))
+        most = min(min(seconds, longest) / item, known)
+        if self.weight:
+            most = min(most, HEAVY / self.weight)
+        return max(1, min(left, int(most)))
 
     def budget(self) -> float:
         """Return for how long the caller works by itself before it decides again."""

@@ -6,124 +6,32 @@ chunks and results refer to them by number.  So an instance of a class of `__mai
 returns is an instance of the caller's own class, and neither that class's state nor a function's
 globals are set back by each chunk.
 
-What goes by name is decided in `definitions.py`, how the rest goes by value in `byvalue.py`, what
-to say of an object that cannot go in `culprits.py`, and how an exception goes in `failures.py`.
-Large buffers still go in the pickle.
+What goes by name is decided in `definitions.py`, how the rest goes by value in `byvalue.py`, how
+bytes are made of an object in `frames.py`, what to say of one that cannot go in `culprits.py`, how
+an exception goes in `failures.py`, and what travels beside the bytes in `freight.py`.
 """
 
 from __future__ import annotations
 
 import pickle
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from io import BytesIO
-from types import FunctionType
 from typing import Any, NoReturn
 
-from .definitions import PROTOCOL, Known, Names, Reduction, own_reduction, reading
-from .definitions import definition as definition  # noqa: PLC0414  # frames name it
+from .arenas import Arena, Holder, outgoing
+from .definitions import Known, Names, reading
 from .failures import pack_error
-
-LARGE = 1 << 16
-"""Bytes of a frame after which its pickler is not used again: its memory of what it has pickled
-keeps the size it grew to, and clearing that takes time in proportion."""
+from .frames import Frames, Pickler, Pieces, References
+from .freight import MARK, Arrival, Crate, Hold, Stranded
+from .leases import Berth
+from .scalars import gathered
 
 _BY_NAME, _BY_VALUE = b"\0", b"\1"  # the first byte of a blob: is the rest part of the stream?
 
-
-class _Pieces:
-    """Where a pickler writes: a list of pieces, mostly one, so nothing is copied."""
-
-    def __init__(self) -> None:
-        self.pieces: list[Any] = []
-        self.write = self.pieces.append
-
-    def take(self) -> bytes:
-        """Return what was written, and be empty."""
-        pieces = self.pieces
-        frame: bytes = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
-        return frame
-
-
-class _Pickler(pickle.Pickler):
-    """A pickler that asks `refer` about every object but numbers, strings and plain containers."""
-
-    def __init__(self, sink: _Pieces, refer: Callable[[Any], Reduction]) -> None:
-        super().__init__(sink, PROTOCOL)
-        self.reducer_override = refer  # type: ignore[method-assign]  # pickle looks for it here
-
-
-class _References:
-    """Writes definitions as their numbers; `define`, where this side can, makes further ones.
-
-    It is apart from `_Frames` so that picklers, which know it, are in no cycle: what a run holds
-    is to be free when the run ends, not when the garbage collector comes by.
-    """
-
-    def __init__(
-        self, known: Known, names: Names, define: Callable[[object], object] | None
-    ) -> None:
-        self.known = known
-        self.names = names
-        self.define = define
-        self.plain: set[type] = set()  # types about which there is nothing to say
-
-    def refer(self, obj: Any) -> Reduction:
-        """Return a reference for what is or should be a definition, and `NotImplemented` else."""
-        kind = type(obj)
-        if kind in self.plain:
-            return NotImplemented
-        if kind is FunctionType or issubclass(kind, type) or kind is object:
-            return self._reference(obj)
-        answer = own_reduction(obj, kind)
-        if answer is None:
-            self.plain.add(kind)
-            return NotImplemented
-        if isinstance(answer, str):
-            reference = self._reference(obj, answer)
-            return answer if reference is NotImplemented else reference
-        return answer
-
-    def _reference(self, obj: object, name: str | None = None) -> Reduction:
-        numbers = self.known.numbers
-        if id(obj) not in numbers:
-            if self.define is None or not self.names.defines(obj, name):
-                return NotImplemented
-            self.define(obj)
-        return definition, (numbers[id(obj)],)
-
-
-class _Frames:
-    """Makes frames: with plain pickle if that will do, else with cloudpickle."""
-
-    def __init__(self, references: _References) -> None:
-        self.references = references
-        self.sink = _Pieces()
-        self.pickler = _Pickler(self.sink, references.refer)
-
-    def dumps(self, obj: object) -> bytes:
-        """Return `obj` as bytes; whatever pickling raises is raised."""
-        frame = b""
-        try:
-            self.pickler.dump(obj)
-            frame = self.sink.take()
-        except Exception:  # pickle can do less than cloudpickle, and says so in many ways
-            frame = b""
-        finally:
-            self.sink.pieces.clear()
-            self.pickler.clear_memo()
-        if len(frame) > LARGE:
-            self.pickler = _Pickler(self.sink, self.references.refer)
-        return frame or self._dumps_by_value(obj)
-
-    def _dumps_by_value(self, obj: object) -> bytes:
-        from .byvalue import Inline
-
-        sink = _Pieces()
-        references = self.references
-        Inline(sink, references.refer, references.names, references.known).dump(obj)
-        return sink.take()
+_RAISED = (Exception, SystemExit, GeneratorExit)
+"""What pickling, which runs the user's code, can raise of an item's or a result's own accord."""
 
 
 class _NotByName(Exception):
@@ -137,11 +45,12 @@ def _refuse(_: object) -> NoReturn:
 class _Stream:
     """The definition stream of one run, as the caller writes it."""
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: Names, crate: Crate) -> None:
         self.names = names
+        self.crate = crate
         self.known = Known()
         self.blobs: list[bytes] = []
-        self.sink = _Pieces()
+        self.sink = Pieces()
         self.pickler: Any = None  # a byvalue.Stream, when first needed
 
     def tell(self, obj: object, found: list[object]) -> None:
@@ -149,11 +58,12 @@ class _Stream:
         if self.pickler is None:
             from .byvalue import Stream
 
-            self.pickler = Stream(self.sink, self.names)
+            self.pickler = Stream(self.sink, self.names, self.crate)
         self.sink.pieces.clear()
+        self.crate.scrap()  # of what failed
         self.pickler.define(obj, found)
         self.known.add(found)
-        self.blobs.append(_BY_VALUE + self.sink.take())
+        self.blobs.append(_BY_VALUE + self.sink.take(self.crate))
 
     def define(self, obj: object) -> None:
         """Add a blob that gives `obj` a number."""
@@ -163,7 +73,7 @@ class _Stream:
         """Raise what pickling `obj` by value raises, and remember nothing."""
         from .byvalue import Stream
 
-        Stream(_Pieces(), self.names).define(obj, [])
+        Stream(Pieces(), self.names).define(obj, [])
 
 
 class Definitions:
@@ -180,9 +90,14 @@ class Definitions:
     """
 
     def __init__(self, root: object, by_value: Iterable[str] = ()) -> None:
-        self._stream = _Stream(Names(by_value))
+        from .parcels import kept  # which no worker needs
+
+        self._kept = kept
+        self._crate, self._hold = Crate(kept), Hold(outgoing(), kept)
+        self._stream = _Stream(Names(by_value), self._crate)
         self._known = self._stream.known
-        self._frames = _Frames(_References(self._known, self._stream.names, self._stream.define))
+        references = References(self._known, self._stream.names, self._stream.define)
+        self._frames, self._laden = Frames(references), Frames(references, self._hold)
         self._tell_root(root)
 
     @property
@@ -191,11 +106,12 @@ class Definitions:
         return self._stream.blobs
 
     def _tell_root(self, root: object) -> None:
-        sink = _Pieces()
+        sink = Pieces()
         stream = self._stream
         with suppress(Exception):  # something must go by value, or cannot go at all
-            _Pickler(sink, _References(self._known, stream.names, _refuse).refer).dump(root)
-            stream.blobs.append(_BY_NAME + sink.take())
+            refer = References(self._known, stream.names, _refuse).refer
+            Pickler(sink, refer, self._crate).dump(root)
+            stream.blobs.append(_BY_NAME + sink.take(self._crate))
         if not stream.blobs:
             try:
                 stream.tell(root, [])
@@ -209,13 +125,17 @@ class Definitions:
         """Return `obj` as a frame for a `Replica`; whatever pickling raises is raised."""
         return self._frames.dumps(obj)
 
-    def dumps_salvaging(self, columns: tuple[Any, ...]) -> bytes:
+    def dumps_salvaging(self, columns: tuple[Any, ...], holder: Holder | None = None) -> bytes:
         """Return a chunk's columns as a frame, from which the items that cannot be pickled lack.
 
-        The worker gets a `pickle.PicklingError` when it comes to such an item.
+        The worker gets a `pickle.PicklingError` when it comes to such an item.  If it is `holder`,
+        what is large goes beside the pickle, else in it.
         """
-        with suppress(Exception):  # pickling runs the user's code
-            return self.dumps(columns)
+        hold = self._hold
+        hold.holder, hold.size = holder, 0
+        with suppress(*_RAISED):
+            frames = self._laden if holder else self._frames
+            return frames.dumps(tuple([gathered(column) for column in columns]))
         return self.dumps(self._salvaged(columns))
 
     def _salvaged(self, columns: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -232,38 +152,65 @@ class Definitions:
         # The last column, so that zip() has advanced all others when it raises.
         return (*kept[:-1], Gapped(kept[-1], errors))
 
-    def loads(self, frame: bytes | bytearray | memoryview) -> Any:
-        """Return what a `Replica` dumped; definitions in it are the caller's own objects."""
-        return _loads(frame, self._known, "what a worker returned")
+    def loads(self, frame: bytes | bytearray | memoryview, berth: Berth | None = None) -> Any:
+        """Return what a `Replica` dumped; definitions in it are the caller's own objects.
+
+        Raises:
+            Stranded: What lies in the worker's memory, of which `berth` knows, cannot be had.
+        """
+        return _loads(frame, self._known, "what a worker returned", berth)
+
+    def beside(self) -> int:
+        """Return the bytes that went beside the last frame."""
+        return self._hold.size
+
+    def close(self, arrived: bool) -> None:
+        """End the run; `arrived` says that every worker has taken in all that it was sent."""
+        parcels = [*self._crate.packed, *self._hold.packed]
+        self._crate.packed, self._hold.packed = [], []
+        if arrived and parcels:
+            self._kept.give_back(parcels)
 
 
 class Replica:
-    """One run as a worker has it."""
+    """One run as a worker has it: large values go through `arena`, and come to `berth`."""
 
-    def __init__(self) -> None:
+    def __init__(self, arena: Arena | None = None, berth: Berth | None = None) -> None:
         self._known = Known()
+        self._berth = berth or Berth()
         self._tape = BytesIO()
-        self._unpickler = pickle.Unpickler(self._tape)
+        self._buffers = _Buffers()
+        self._unpickler = pickle.Unpickler(self._tape, buffers=self._buffers)
         # What has a name here has one in the caller too, since both import the same modules; and
         # a name in `__main__`, which is empty here, is found out by pickle.
-        self._frames = _Frames(_References(self._known, Names(), None))
+        references = References(self._known, Names(), None)
+        self._frames = Frames(references)
+        self._laden = Frames(references, None if arena is None else Hold(arena))
+        self.laden = True  # whether values may travel beside their pickle
 
     def learn(self, blob: bytes | bytearray | memoryview) -> Any:
         """Take in the next blob of the definition stream and return what was dumped in it."""
         view = memoryview(blob)
         if view[0] == _BY_NAME[0]:
-            return pickle.loads(view[1:])
+            return _load(view[1:], self._berth)
+        arrival = Arrival(view[1:], self._berth) if view[1] == MARK else None
         self._tape.seek(0)
         self._tape.truncate()
-        self._tape.write(view[1:])
+        for part in [view[1:]] if arrival is None else arrival.parts:
+            self._tape.write(part)
         self._tape.seek(0)
+        self._buffers.waiting.extend([] if arrival is None else arrival.buffers)
         obj, found = self._unpickler.load()
         self._known.add(found)
         return obj
 
     def loads(self, frame: bytes | bytearray | memoryview) -> Any:
-        """Return what a `Definitions` (or this one) dumped."""
-        return _loads(frame, self._known, "the items sent to this worker")
+        """Return what a `Definitions` (or this one) dumped.
+
+        Raises:
+            Stranded: What lies in the caller's memory cannot be had.
+        """
+        return _loads(frame, self._known, "the items sent to this worker", self._berth)
 
     def dumps(self, obj: object) -> bytes:
         """Return `obj` as a frame for `Definitions`; whatever pickling raises is raised."""
@@ -274,8 +221,8 @@ class Replica:
 
         In the place of a value that cannot be pickled the frame has None.
         """
-        with suppress(Exception):  # pickling runs the user's code
-            return self.dumps(values), {}
+        with suppress(*_RAISED):
+            return (self._laden if self.laden else self._frames).dumps(gathered(values)), {}
         kept = list(values)
         failures = {}
         for index, value in enumerate(values):
@@ -285,6 +232,21 @@ class Replica:
                 kept[index] = None
                 failures[index] = pack_error(error.with_traceback(None), self)
         return self.dumps(kept), failures
+
+
+class _Buffers:
+    """Iterates over buffers that may still come.  Not a generator, which would once be over."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Any] = deque()
+
+    def __iter__(self) -> _Buffers:
+        return self
+
+    def __next__(self) -> Any:
+        if not self.waiting:
+            raise StopIteration
+        return self.waiting.popleft()
 
 
 class Gapped:
@@ -304,6 +266,12 @@ class Gapped:
         return _GappedIterator(self)
 
 
+def missing(columns: tuple[Any, ...]) -> Iterable[int]:
+    """Return the indices of the items that these columns lack."""
+    last = columns[-1]
+    return last.errors if type(last) is Gapped else ()
+
+
 class _GappedIterator:
     # Not a generator, which would be over once it has raised.
 
@@ -321,10 +289,20 @@ class _GappedIterator:
         return item
 
 
-def _loads(frame: bytes | bytearray | memoryview, known: Known, what: str) -> Any:
+def _load(frame: bytes | bytearray | memoryview, berth: Berth | None) -> Any:
+    if frame[0] != MARK:
+        return pickle.loads(frame)
+    return Arrival(frame, berth or Berth()).loads()
+
+
+def _loads(
+    frame: bytes | bytearray | memoryview, known: Known, what: str, berth: Berth | None
+) -> Any:
     token = reading.set(known)
     try:
-        return pickle.loads(frame)
+        return _load(frame, berth)
+    except Stranded:
+        raise
     except Exception as error:
         error.add_note(f"This was raised while unpickling {what}")
         raise
@@ -336,12 +314,12 @@ def _check(obj: object, name: str, attempt: Callable[[object], object]) -> None:
     """Raise a `PicklingError` that says why `obj` cannot be pickled, if so."""
     try:
         attempt(obj)
-    except Exception as error:  # pickling runs the user's code
+    except _RAISED as error:
         raise _unpicklable(obj, name, error, attempt) from error
 
 
 def _unpicklable(
-    obj: object, name: str, error: Exception, attempt: Callable[[object], object]
+    obj: object, name: str, error: BaseException, attempt: Callable[[object], object]
 ) -> pickle.PicklingError:
     from .culprits import unpicklable
 

@@ -46,7 +46,9 @@ ADVICE = {
 """What to do about a type, by how its full name begins."""
 
 
-def unpicklable(obj: object, name: str, error: Exception, attempt: Attempt) -> pickle.PicklingError:
+def unpicklable(
+    obj: object, name: str, error: BaseException, attempt: Attempt
+) -> pickle.PicklingError:
     """Return the error to raise where `attempt(obj)` raised `error`; `name` is what `obj` is to us.
 
     Example:
@@ -61,8 +63,8 @@ def unpicklable(obj: object, name: str, error: Exception, attempt: Attempt) -> p
 
 
 def _blame(
-    obj: object, path: str, error: Exception, attempt: Attempt
-) -> tuple[str, object, Exception]:
+    obj: object, path: str, error: BaseException, attempt: Attempt
+) -> tuple[str, object, BaseException]:
     """Return the path to the smallest part that fails, that part, and how it fails."""
     for _ in range(DEPTH):
         if _too_deep(error) or _advice(obj):
@@ -139,7 +141,7 @@ def _attributes(obj: Any) -> Iterator[tuple[str, object]]:
                 yield f".{name}", getattr(obj, name)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     if _too_deep(error):
         return "it is nested too deeply to be pickled; sys.setrecursionlimit() can raise the limit"
     text = str(error)
@@ -148,7 +150,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-def _too_deep(error: Exception) -> bool:
+def _too_deep(error: BaseException) -> bool:
     return any(isinstance(each, RecursionError) for each in (error, error.__cause__))
 
 

@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Callable, Generator
 from pickle import PicklingError
 from time import perf_counter
+from weakref import proxy
 
 from . import events
-from .backends import Backend, Block
-from .chunking import Pace
+from .backends import Backend, Block, Unlearned
+from .chunking import NOTABLE, Pace
 from .errors import InternalError, NoWorkers
 from .events import HOME, Event
 from .governor import Governor
@@ -48,11 +49,12 @@ class Engine:
         self.open_backend = open_backend
         self.events: deque[Event] = deque([events.Begin(source.length, source.at_hand)])
         self.todo: deque[events.Command] = deque()
-        self.outcomes = Outcomes(work, source)
+        self.outcomes = Outcomes(work, source, limits.home)
         self.failure: BaseException | None = None
         self.cause: BaseException | None = None  # why there are no workers
         self.home = Home(work.fn, source, work.seed, work.op)
-        self.guard = Guard(self)
+        # Not itself: in a cycle, what the caller has forgotten would wait for the collector.
+        self.guard = Guard(proxy(self))
         self.governor = Governor()
 
     def results(self) -> Generator[Block, None, None]:
@@ -113,9 +115,22 @@ class Engine:
 
     def _listen(self, timeout: float) -> None:
         """Let the backend write, and take what has happened, waiting for it up to `timeout`."""
-        for event, block in self.backend.wait(timeout) if self.backend is not None else ():
+        unlearned: BaseException | None = None
+        try:
+            happened = [] if self.backend is None else self.backend.wait(timeout)
+        except Unlearned as said:
+            happened, unlearned = [], said.error
+        if unlearned is not None:
+            self._do_without(unlearned)
+        for event, block in happened:
             self._note(event, block)
             self.events.append(event)
+
+    def _do_without(self, error: BaseException) -> None:
+        """Go on without workers, where the caller may run the items, or else raise `error`."""
+        if not self.run.limits.home:
+            raise error
+        self.cause = PicklingError(f"{type(error).__name__}: {error}")
 
     def _look_after_memory(self, now: float) -> None:
         assert self.backend is not None
@@ -143,7 +158,9 @@ class Engine:
             case events.Send(worker, chunk):
                 assert self.backend is not None
                 self.outcomes.send(worker, chunk)
-                self.backend.send(worker, chunk, self.source.columns(chunk))
+                size = self.backend.send(worker, chunk, self.source.columns(chunk))
+                if size > NOTABLE:
+                    self.run.pace.weigh(len(chunk), size)
             case events.Work(chunk, budget):
                 self._work(chunk, budget)
             case events.Pull(count):
@@ -178,8 +195,10 @@ class Engine:
     def _work(self, chunk: range, budget: float) -> None:
         """Run items in the caller, with everything else attended to if they may be long."""
         item = self.run.pace.item
+        # What does not travel may be of another kind than the others, whose price this is.
+        brief = item is not None and item < _BRIEF and not self.run.home.own
         self._listen(0)
-        if self.backend is not None and item is not None and item < _BRIEF:
+        if self.backend is not None and brief:
             turn = self.home.work(chunk, budget)
         else:
             with self.guard:
@@ -192,15 +211,25 @@ class Engine:
 
     def _failure(self, position: int, reason: events.Reason) -> BaseException:
         if reason == "unstaffed":
-            error = NoWorkers(_unstaffed(self.cause))
+            error = NoWorkers(_unstaffed(self.cause or self._last_end()))
             error.__cause__ = self.cause
             return error
         unknown = f"item {position} failed ({reason}) for no known cause\n{self.run.story}"
         return self.outcomes.errors.get(position) or InternalError(unknown)
 
+    def _last_end(self) -> str:
+        """Say how the last of the workers ended that were lost, if any was."""
+        told = [(event, commands) for _, event, commands in self.run.story]
+        ended = {each.worker for _, some in told for each in some if isinstance(each, events.Kill)}
+        lost = [event.worker for event, _ in told if isinstance(event, events.Lost)]
+        lost = [worker for worker in lost if worker not in ended]
+        if self.backend is None or not lost:
+            return ""
+        return f"the last of them {self.backend.obituary(lost[-1])}"
 
-def _unstaffed(cause: BaseException | None) -> str:
+
+def _unstaffed(cause: BaseException | str) -> str:
     what = "no worker process could be started, or none lived long enough to run an item"
-    if cause is not None:
+    if cause:
         what = f"{what}: {cause}"
     return f'{what}; `python -m parallelkit` tells more, and backend="serial" needs none'

@@ -8,7 +8,7 @@
     |- InternalError (RuntimeError)    parallelkit is wrong; the message holds what it did last
 
     MemoryShortage (RuntimeWarning)    a warning: items run one at a time, for want of memory
-    AloneWarning (RuntimeWarning)      a warning: the calling thread runs everything itself, and why
+    AloneWarning (RuntimeWarning)      a warning: the calling thread runs items itself, and why
 
 What the caller's own function raises is none of these: it arrives as itself.  Bad arguments raise
 `TypeError` and `ValueError`.
@@ -68,7 +68,7 @@ class MemoryShortage(RuntimeWarning):
 
 
 class AloneWarning(RuntimeWarning):
-    """Workers would have helped but could not be used; the calling thread runs every item."""
+    """Workers would have helped but could not: the calling thread runs every item, or some."""
 
 
 class _Repr(reprlib.Repr):

@@ -72,7 +72,8 @@ class Done:
 
     If it is `doubtful`, the part has no outcomes, because one of its items or results kept the
     others from travelling: each position is to be run again, alone, which will show whose fault
-    it was.
+    it was.  The positions in `unsent` and `unreturned` failed alone, and not by the function: the
+    item could not get to the worker, or its result could not get back.
     """
 
     worker: int
@@ -82,6 +83,9 @@ class Done:
     carriage: float | None = None
     hopeless: tuple[int, ...] = ()
     doubtful: bool = False
+    weight: int = 0  # bytes in which the outcomes travelled
+    unsent: tuple[int, ...] = ()
+    unreturned: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -89,11 +93,13 @@ class Lost:
     """A worker is gone, with whatever it held.
 
     `suspects` are the positions it may have been on when it died: one, a few where items are too
-    fast to be stamped one by one, or none when it was between items.
+    fast to be stamped one by one, or none when it was between items.  If it was `swept` away, it
+    went with another that is lost, and for the same reason.
     """
 
     worker: int
     suspects: range = range(0)
+    swept: bool = False
 
 
 @dataclass(slots=True)

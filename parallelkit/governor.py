@@ -23,6 +23,11 @@ _SHORT, _EASED = 0.06, 0.12
 that a run does not flutter.  A hog takes a share of the machine in a period only if it allocates
 some GB/s."""
 
+_RELAPSE, _LONGEST = 2.0, 60.0
+"""Seconds that a second shortage lasts at least, doubled with each further one up to a minute.  The
+first may have been anybody's and passed.  If memory runs short again, the items themselves take it:
+one of them leaves enough, at once all would be running again, and sooner or later one be killed."""
+
 
 class Governor:
     """Watches the memory of one run."""
@@ -31,6 +36,8 @@ class Governor:
         self.look = look
         self.due = math.inf
         self.strained = False
+        self.until = -math.inf  # the shortage that there is lasts at least so long
+        self.patience = 0.0  # and the next one for so many seconds
 
     def begin(self, now: float) -> None:
         """Look from now on: there are workers."""
@@ -43,10 +50,12 @@ class Governor:
         self.due = now + PERIOD
         seen = self.look()
         strained = seen.available < seen.whole * (_EASED if self.strained else _SHORT)
-        if strained == self.strained:
+        if strained == self.strained or now < self.until:
             return None
         self.strained = strained
         if strained:
+            self.until = now + self.patience
+            self.patience = min(max(_RELAPSE, 2 * self.patience), _LONGEST)
             warn(_words(seen), MemoryShortage)
         return events.Strained(strained)
 

@@ -111,7 +111,7 @@ class Guard:
             self.watching = True
         # A bare thread costs 9 us to start (measured), threading.Thread 40, and most runs end
         # before it has to do anything but wait.  It serves all turns of the run.
-        _quietly(lambda: _thread.start_new_thread(self._watch, ()))
+        quietly(lambda: _thread.start_new_thread(self._watch, ()))
 
     def _watch(self) -> None:
         """Wait until the caller overruns its deadline in some turn, or all is over."""
@@ -137,7 +137,7 @@ class Guard:
         run = self.context.copy().run  # a copy, since one of an earlier turn may not be over yet
         thread = threading.Thread(target=run, args=(self._attend, self.turn), daemon=True)
         thread.name = "parallelkit-guard"
-        _quietly(thread.start)
+        quietly(thread.start)
 
     def _attend(self, turn: int) -> None:
         engine = self.engine
@@ -173,7 +173,7 @@ class Guard:
         engine.todo.extend(kept)
 
 
-def _quietly(start: Callable[[], object]) -> None:
+def quietly(start: Callable[[], object]) -> None:
     """Start a thread that leaves signals to others."""
     if not hasattr(signal, "pthread_sigmask"):  # where no signal interrupts anything
         start()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from pickle import PicklingError
 from typing import Any, NamedTuple, NoReturn
 
 from .backends import Block
@@ -67,12 +69,35 @@ def _refuse() -> NoReturn:
     raise ParallelError("an item can be replayed only in the process that mapped it")
 
 
-class Outcomes:
-    """The outcomes of one run that the caller does not have yet, and who is to bring the others."""
+@dataclass(slots=True)
+class Strays:
+    """How many items did not travel, or had a result that did not, and words for the first."""
 
-    def __init__(self, work: Work, source: Source) -> None:
+    count: int = 0
+    first: int = 0
+    item: str = ""
+    why: str = ""
+
+    def add(self, position: int, item: Callable[[int], str], error: BaseException) -> None:
+        """Record one, which `item` can describe, and the error that says why."""
+        if not self.count or position < self.first:
+            self.first, self.item = position, item(position)
+            kind = "" if isinstance(error, PicklingError) else f"{type(error).__name__}: "
+            self.why = f"{kind}{error}"
+        self.count += 1
+
+
+class Outcomes:
+    """The outcomes of one run that the caller does not have yet, and who is to bring the others.
+
+    With `home`, what does not travel is no failure: the caller runs it.
+    """
+
+    def __init__(self, work: Work, source: Source, home: bool = False) -> None:
         self.work = work
         self.source = source
+        self.home = home
+        self.strays = Strays()
         self.blocks: dict[int, Block] = {}
         self.errors: dict[int, BaseException] = {}
         self.sent: dict[int, deque[range]] = {}
@@ -88,7 +113,7 @@ class Outcomes:
     def keep(self, event: Done, block: Block | None) -> None:
         """Store the outcomes of a part in the pieces in which the run will give them.
 
-        The event learns which of its failures must not be tried again.
+        The event learns which of its failures must not be tried again, and which did not travel.
         """
         chunks = self.sent.get(event.worker)
         if chunks is None:  # it finished in the moment it was ended for being late
@@ -103,7 +128,13 @@ class Outcomes:
         if not event.failed:
             self.blocks[start] = block
             return
+        event.unsent = tuple(start + offset for offset in block.unsent)
+        event.unreturned = tuple(start + offset for offset in block.unreturned)
+        strays = {*block.unsent, *block.unreturned} if self.home else ()
         for offset, error in block.failures.items():
+            if offset in strays:
+                self.strays.add(start + offset, self.item, error)
+                continue
             self.errors[start + offset] = self.inscribed(error, start + offset)
             if not isinstance(error, self.work.retry_on):
                 event.hopeless = (*event.hopeless, start + offset)

@@ -56,7 +56,7 @@ class Portions:
         present = staff.count()
         if staff.strained and (present or not self._needed()):
             return 0
-        left = stock.left()
+        left = stock.left() if not self.home.closed else self.again()
         spare = stock.queued if left is None else left
         count = min(staff.allowed - present, spare - len(staff.idle) - staff.starting)
         if staff.strained:
@@ -68,7 +68,15 @@ class Portions:
 
     def _needed(self) -> bool:
         """Return whether there is anything that the caller cannot do itself."""
-        return not self.limits.home or bool(self.stock.alone or self.stock.exclusive)
+        return not self.limits.home or bool(self.again())
+
+    def again(self) -> int:
+        """Return how many of the queued items are to be handed out to a worker by themselves."""
+        return len(self.stock.alone) + len(self.stock.exclusive)
+
+    def spread(self) -> int:
+        """Return how many of the queued items are for workers."""
+        return self.again() if self.home.closed else self.stock.queued
 
     def _room(self, size: int, position: int) -> int:
         """Return how many items from `position` on may enter, with chunks of `size`."""
@@ -94,9 +102,10 @@ class Portions:
         return bool(self.stock.waiting) and self.admitted(1, self.size()) > 0
 
     def alone(self) -> bool:
-        """Return whether the caller has the items to itself, because nobody else is there."""
+        """Return whether the caller has the items to itself, as nobody else can have them."""
         staff = self.staff
-        return self.limits.home and not (staff.hired and (staff.allowed or staff.count()))
+        there = staff.hired and (staff.allowed or staff.count()) and not self.home.closed
+        return self.limits.home and not there
 
     def busy(self) -> bool:
         """Return whether anybody has items, the caller included."""

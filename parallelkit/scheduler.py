@@ -5,11 +5,13 @@ no outcome, no process, no thread and no clock: items are known by their positio
 the time is a number handed in with each event.  So one history of events always gives the same
 commands, a test can play a thousand workers in a moment, and every backend shares one scheduler.
 
-Here are the decisions; `ledgers` remembers, `portions` says how much, and `chunking` knows prices.
+Here are the decisions; `ledgers` remembers, `portions` says how much, `outlook` how far a run is
+and until when it waits, and `chunking` knows prices.
 Promises, which `Run.check` verifies:
 
-- a pulled position is queued, resting, held by one worker or by the caller, ready, or given, and
-  never two of these (past the position of a failure that ends the run, it may also be forgotten);
+- a pulled position is queued, resting, bound for home, held by one worker or by the caller, ready,
+  or given, and never two of these (past the position of a failure that ends the run, it may also be
+  forgotten);
 - until `Finish` or `Fail` some command is unanswered or a time is set: a run never waits for
   nobody.
 """
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from parallelkit.chunking import PROBE, Pace, split
+from parallelkit.chunking import NOTABLE, PROBE, Pace, split
 from parallelkit.events import (
     HOME,
     Begin,
@@ -50,11 +52,9 @@ from parallelkit.ledgers import (
     Limits,
     Output,
     Staff,
-    audit,
-    awaits,
-    lowest_held,
     without,
 )
+from parallelkit.outlook import Outlook
 from parallelkit.portions import Portions
 
 __all__ = ["Limits", "Run", "split"]
@@ -77,6 +77,7 @@ class Run:
         "home",
         "input",
         "limits",
+        "outlook",
         "output",
         "pace",
         "portions",
@@ -93,6 +94,9 @@ class Run:
         self.output = Output(limits.ordered)
         self.failures = Failures()
         self.portions = Portions(limits, self.pace, self.input, self.staff, self.home, self.output)
+        self.outlook = Outlook(
+            limits, self.input, self.staff, self.home, self.output, self.failures
+        )
         self.ended = False
         self.story: deque[tuple[float, Event, list[Command]]] = deque(maxlen=STORY)
         self._out: list[Command] = []
@@ -115,14 +119,7 @@ class Run:
     @property
     def deadline(self) -> float | None:
         """The earliest time at which a `Tick` changes anything, or None."""
-        if self.ended:
-            return None
-        times = [self.home.watch, self.failures.until]
-        if self.input.resting:
-            times.append(self.input.resting[0][0])
-        if self.limits.timeout is not None and self.staff.since:
-            times.append(next(iter(self.staff.since.values())) + self.limits.timeout)
-        return min((time for time in times if time is not None), default=None)
+        return None if self.ended else self.outlook.deadline()
 
     # Recording what happened.
 
@@ -155,7 +152,7 @@ class Run:
             staff.starting -= event.count
             staff.allowed = max(0, staff.allowed - event.count)
         else:
-            self._end(Fail(self._first(), "cancelled"))
+            self._end(Fail(self.outlook.first(), "cancelled"))
 
     def _done(self, event: Done, now: float) -> None:
         worker, stop, failed = event.worker, event.stop, event.failed
@@ -167,39 +164,62 @@ class Run:
         else:  # it finished in the moment it was killed for being late
             return
         if event.doubtful:
-            for position in part:
-                self.input.repeat(position)
+            self.input.scatter(part)
             return
-        self.pace.observe(len(part), event.seconds, event.carriage)
+        ran = len(part) - len(event.unsent)
+        if ran:
+            self.pace.observe(ran, event.seconds, event.carriage)
+            if event.weight > NOTABLE:
+                self.pace.weigh(ran, event.weight)
         if not failed:
             self._ready(part)
-            return
-        for block in split(part, failed):
+        else:
+            self._sort_out(event, part, now)
+        if worker != HOME and self.limits.home:
+            lost = len(event.unreturned)
+            self.home.count(ran - lost, len(event.unsent), lost)
+
+    def _sort_out(self, event: Done, part: range, now: float) -> None:
+        """Find out what is to become of a part of which some positions failed."""
+        for block in split(part, event.failed):
             self._ready(block)
-        for position in sorted(failed):
-            self._failed(position, "raised", now, hopeless=position in event.hopeless)
+        strays = {*event.unsent, *event.unreturned} if self.limits.home else ()
+        for position in sorted(event.failed):
+            if position in strays:
+                self._leave_home(range(position, position + 1))
+            else:
+                self._failed(position, "raised", now, hopeless=position in event.hopeless)
 
     def _returned(self, stop: int) -> range:
         """Take back what the caller left of its chunk, and return the part it has run."""
-        chunk = self.home.chunk
+        home, chunk = self.home, self.home.chunk
         assert chunk is not None, "the caller finished what it was not given"
-        self.home.chunk = self.home.watch = None
-        self.input.put_back(range(stop, chunk.stop))
+        home.chunk = home.watch = None
+        rest = range(stop, chunk.stop)
+        if home.own:
+            self._leave_home(rest)
+        else:
+            self.input.put_back(rest)
         return range(chunk.start, stop)
+
+    def _leave_home(self, block: range) -> None:
+        """Leave to the caller what only it can run."""
+        stop = self.input.stop
+        self.home.bind(block if stop is None else range(block.start, min(block.stop, stop)))
 
     def _lost(self, event: Lost, now: float) -> None:
         staff = self.staff
         if event.worker in staff.dying:
             staff.dying.remove(event.worker)
         elif event.worker in staff.chunks:
-            self._drop(event.worker, event.suspects, now)
+            self._drop(event, now)
         else:
             staff.starting -= 1
-            self._accident()
+            self._accident(event)
 
-    def _drop(self, worker: int, suspects: range, now: float) -> None:
-        """Hand what a dead `worker` held to others, except for what may have killed it."""
-        held = self.staff.leave(worker)
+    def _drop(self, event: Lost, now: float) -> None:
+        """Hand what a dead worker held to others, except for what may have killed it."""
+        held, suspects = self.staff.leave(event.worker), event.suspects
         for part in without(held, suspects):
             if self.staff.lone:
                 self.input.isolate(part.start)
@@ -207,7 +227,7 @@ class Run:
                 self.input.put_back(part)
         doubtful = [position for chunk in held for position in chunk if position in suspects]
         if not doubtful:
-            self._accident()
+            self._accident(event)
         elif len(doubtful) == 1:
             self._died(doubtful[0], now)
         else:  # alone, each will show whether it was the one
@@ -225,8 +245,8 @@ class Run:
         else:
             self._failed(position, "died", now)
 
-    def _accident(self) -> None:
-        self.staff.losses += 1
+    def _accident(self, event: Lost) -> None:
+        self.staff.losses += not event.swept
         if self.staff.losses >= ACCIDENTS + self.limits.workers:
             self.staff.allowed = 0  # nobody stays: starting more would never end
 
@@ -272,6 +292,7 @@ class Run:
                 failures.until = now + self.limits.grace
             failures.first, failures.reason = position, reason
             self.input.cut(position)
+            self.home.cut(position)
 
     # Deciding what to do.
 
@@ -282,7 +303,7 @@ class Run:
         if self.output.given == stock.pulled and stock.exhausted:
             self._end(Finish())
             return
-        if self.failures.first is not None and self._settled(self.failures.first, now):
+        if self.failures.first is not None and self.outlook.settled(self.failures.first, now):
             self._end(Fail(self.failures.first, self.failures.reason))
             return
         if not staff.hired:
@@ -313,30 +334,14 @@ class Run:
         staff, stock, portions = self.staff, self.input, self.portions
         if not portions.busy():
             # Rather to a worker than to the caller: what is killed for memory should not be that.
-            if staff.idle:
-                if stock.exclusive or stock.alone or portions.single():
-                    staff.lone = bool(stock.exclusive)
-                    self._send(staff.idle, 1, now)
-            elif self.limits.home and portions.single():
+            single = portions.single()
+            if staff.idle and (portions.again() or (single and not self.home.closed)):
+                staff.lone = bool(stock.exclusive)
+                self._send(staff.idle, 1, now)
+            elif self.home.bound or (self.limits.home and single and not staff.idle):
                 self._turn(1, PROBE, now)
         if not stock.exhausted:
             self._pull(now)
-
-    def _settled(self, first: int, now: float) -> bool:
-        """Return whether the failure at `first` is to be told now."""
-        if self.failures.until is not None and now >= self.failures.until:
-            return True
-        if self.input.queued or self.input.resting:
-            return False
-        lowest = lowest_held(self.staff, self.home)
-        return lowest is None or lowest >= first
-
-    def _first(self) -> int:
-        """Return the lowest position that was not given."""
-        if self.limits.ordered:
-            return self.output.given
-        lowest = lowest_held(self.staff, self.home)
-        return self.input.first() if lowest is None else min(self.input.first(), lowest)
 
     def _consider(self) -> None:
         """Decide, between two turns of the caller, whether workers are worth starting."""
@@ -353,7 +358,7 @@ class Run:
 
     def _dispatch(self, now: float) -> None:
         staff, stock, portions = self.staff, self.input, self.portions
-        while stock.queued:
+        while portions.spread():
             size = portions.size()
             if staff.idle:
                 workers = staff.idle
@@ -388,9 +393,12 @@ class Run:
         """Have the caller run some items itself, where that helps."""
         stock, portions = self.input, self.portions
         alone = portions.alone()
+        budget = self.pace.budget() if alone else PROBE
+        if self.home.bound:
+            self._turn(self.pace.turn(budget), budget, now)
+            return
         if not stock.waiting or (alone and stock.asked is not None):
             return
-        budget = self.pace.budget() if alone else PROBE
         if not alone and not portions.helps(budget):
             return
         size = self.pace.turn(budget)
@@ -400,9 +408,11 @@ class Run:
             self._turn(size, budget, now)
 
     def _turn(self, size: int, budget: float, now: float) -> None:
-        """Have the caller run up to `size` items."""
+        """Have the caller run up to `size` items, those first that nobody else can."""
         home, stock = self.home, self.input
-        home.chunk, home.since = stock.take_waiting(size), now
+        home.own = bool(home.bound)
+        home.chunk = home.take(size) if home.own else stock.take_waiting(size)
+        home.since = now
         more = stock.queued or not stock.exhausted
         if more and not self.staff.hired and self.staff.allowed > 1:
             home.watch = now + budget + OVERDUE
@@ -415,7 +425,7 @@ class Run:
         if self.failures.first is not None:
             self._end(Fail(self.failures.first, self.failures.reason))
         elif not self.limits.home or self.input.again():  # what may have killed one stays out
-            self._end(Fail(self._first(), "unstaffed"))
+            self._end(Fail(self.outlook.first(), "unstaffed"))
 
     def _end(self, command: Fail | Finish) -> None:
         self._out.append(command)
@@ -425,7 +435,5 @@ class Run:
 
     def check(self) -> None:
         """Raise AssertionError if a promise is not kept."""
-        audit(self.input, self.staff, self.home, self.output, self.failures)
-        assert self.staff.count() <= self.limits.workers, "too many workers"
-        going = awaits(self.input, self.staff, self.home, self.output)
-        assert self.ended or going, "the run waits for nobody"
+        self.outlook.audit()
+        assert self.ended or self.outlook.awaits(), "the run waits for nobody"

@@ -23,12 +23,19 @@ import contextlib
 import errno
 import mmap
 import os
+import stat
 import sys
 import threading
 import weakref
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
-from parallelkit import lending, machine
+from parallelkit import lending
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 KINDS = "PARALLELKIT_SEGMENTS"
 """The environment variable that chooses how segments are made."""
@@ -74,17 +81,19 @@ class Segment(mmap.mmap):
     Before Python 3.13 it takes two descriptors (the mapping keeps its own), since then one.
     """
 
-    def __new__(cls, handle: Handle, descriptor: int) -> Self:
+    def __new__(cls, handle: Handle, descriptor: int, writable: bool = True) -> Self:
         """Map the memory behind `descriptor`, or with none (-1) behind the handle's tag."""
+        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
         if sys.platform == "win32":
-            return super().__new__(cls, -1, handle.length, tagname=handle.place)
+            return super().__new__(cls, -1, handle.length, tagname=handle.place, access=access)
         if sys.version_info >= (3, 13):
-            return super().__new__(cls, descriptor, handle.length, trackfd=False)
-        return super().__new__(cls, descriptor, handle.length)
+            return super().__new__(cls, descriptor, handle.length, access=access, trackfd=False)
+        return super().__new__(cls, descriptor, handle.length, access=access)
 
-    def __init__(self, handle: Handle, descriptor: int) -> None:
+    def __init__(self, handle: Handle, descriptor: int, writable: bool = True) -> None:
         self._handle = handle
         self._descriptor = descriptor
+        self.writable = writable
         if descriptor >= 0:
             # Not at exit, when others may still use the memory; the system closes it then.
             weakref.finalize(self, _close, descriptor, handle.identity).atexit = False
@@ -97,13 +106,75 @@ class Segment(mmap.mmap):
         # Asked now and not when it was made: a fork has the same descriptor, but another number.
         return self._handle._replace(place=f"/proc/{os.getpid()}/fd/{self._descriptor}")
 
+    def fill(self, start: int, content: memoryview) -> None:
+        """Write bytes where there may be no pages yet.
+
+        Raises:
+            MemoryError: There is no room for them.
+        """
+        if self._descriptor < 0:
+            self[start : start + len(content)] = content
+            return
+        with _ToldAsMemoryError(len(content)):
+            _write(self._descriptor, content, start)
+
+    def drop(self, start: int, length: int) -> bool:
+        """Give the pages of a range back to the system, if it takes them; they must be filled anew.
+
+        Both `start` and `length` are multiples of `mmap.PAGESIZE`.
+        """
+        if not hasattr(mmap, "MADV_REMOVE") or self._descriptor < 0:
+            return False
+        try:
+            self.madvise(mmap.MADV_REMOVE, start, length)
+        except OSError:  # a file system that cannot
+            return False
+        return True
+
+    def private(self) -> Private:
+        """Map the same memory once more, so that what is written there is seen by nobody else.
+
+        As long as such a mapping lives, in any process but the maker's, the segment is `mapped`.
+        """
+        if fcntl is not None and self._descriptor >= 0:
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        return Private(self, self._handle.place, self._descriptor)
+
+    def mapped(self) -> bool:
+        """Return, in the maker, whether another process has it privately mapped, or could."""
+        if fcntl is None or self._descriptor < 0:
+            return True  # nobody can tell
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        return False
+
+
+class Private(mmap.mmap):
+    """A mapping of a segment whose writes stay here."""
+
+    def __new__(cls, segment: Segment, tag: str, descriptor: int) -> Self:
+        """Map all of `segment`, by its descriptor or, with none (-1), by its tag."""
+        length, private = len(segment), mmap.ACCESS_COPY
+        if sys.platform == "win32":
+            return super().__new__(cls, -1, length, tagname=tag, access=private)
+        if sys.version_info >= (3, 13):
+            return super().__new__(cls, descriptor, length, access=private, trackfd=False)
+        return super().__new__(cls, descriptor, length, access=private)
+
+    def __init__(self, segment: Segment, tag: str, descriptor: int) -> None:
+        del tag, descriptor
+        self.segment = segment  # whose descriptor has the lock
+
 
 class _Segments:
-    """The segments mapped in this process, by token, so that each is mapped once."""
+    """The segments mapped in this process, by token and whether to be written, each once."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # reentrant: garbage collected under it may unpickle
-        self._mapped: weakref.WeakValueDictionary[str, Segment] = weakref.WeakValueDictionary()
+        self._mapped = weakref.WeakValueDictionary[tuple[str, bool], Segment]()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forked)
 
@@ -113,25 +184,46 @@ class _Segments:
     def add(self, segment: Segment) -> Segment:
         """Remember a segment and return it."""
         with self._lock:
-            self._mapped[segment.handle().token] = segment
+            self._mapped[segment.handle().token, segment.writable] = segment
         return segment
 
-    def attach(self, handle: Handle) -> Segment:
+    def attach(self, handle: Handle, writable: bool) -> Segment:
         """Return the segment of a handle, mapped now if it was not."""
         with self._lock:
-            return self._mapped.get(handle.token) or self.add(_opened(handle))
+            found = self._mapped.get((handle.token, True))
+            if not writable:
+                found = found or self._mapped.get((handle.token, False))
+            return found or self.add(_opened(handle, writable))
 
 
 _segments = _Segments()
 
 
-def attach(handle: Handle) -> Segment:
+def attach(handle: Handle, writable: bool = True) -> Segment:
     """Return the segment of a handle, the same object wherever in this process it is asked for.
+
+    One that need not be `writable` is not, unless it is mapped so already.
 
     Raises:
         FileNotFoundError: Nobody holds it any more where the handle comes from.
+        MemoryError: It does not fit into what this process may map.
     """
-    return _segments.attach(handle)
+    with _ToldAsMemoryError(handle.length):
+        return _segments.attach(handle, writable)
+
+
+def there(handle: Handle) -> bool:
+    """Whether the process that a handle comes from still holds the segment, as far as is known."""
+    try:
+        return _is_it(handle, handle.place)
+    except OSError:
+        return False
+
+
+def disown(handle: Handle) -> None:
+    """Take the name from a segment that has one, when all who need it have it mapped."""
+    if handle.place and handle.identity != (0, 0) and not handle.place.startswith("/proc/"):
+        _unlink(handle.place, os.getpid())
 
 
 # Making a segment.
@@ -143,31 +235,38 @@ def create(length: int, content: memoryview | None = None) -> Segment:
     Raises:
         MemoryError: There is no room for it.
     """
+    from parallelkit import shortage  # not with this room, for workers rarely make one
+
     length = max(length, 1)  # nothing can not be mapped
-    _check_room(length)
-    try:
+    shortage.check(length)
+    with _ToldAsMemoryError(length):
         return _segments.add(_made(length, content))
-    except OSError as error:
-        if error.errno in FULL or getattr(error, "winerror", None) in WINDOWS_FULL:
-            raise MemoryError(f"a shared array of {_size(length)} does not fit: {error}") from error
-        raise
 
 
-def _check_room(length: int) -> None:
-    """Raise now what the kernel would answer by killing a process, perhaps another."""
-    if length <= STEP:  # looking takes as long as making it
-        return
-    memory = machine.memory()
-    if length > memory.available:
-        raise MemoryError(
-            f"a shared array of {_size(length)} does not fit: "
-            f"{_size(memory.available)} are available ({memory.source})\n"
-            "share a part of it, or use a smaller dtype"
-        )
+def sparse(length: int) -> Segment:
+    """Make a segment of which no page is there yet: each range must be `fill`ed before it is used.
+
+    Where a system has no such thing, all is there.
+
+    Raises:
+        MemoryError: There is no room for it.
+        OSError: There can be no more files or mappings.
+    """
+    with _ToldAsMemoryError(length):
+        return _segments.add(_made(length, None, whole=False))
 
 
-def _size(length: int) -> str:
-    return f"{length / 2**30:.2f} GiB ({length} bytes)"
+# Not a generator, which would keep the segment in a cycle with the error.
+class _ToldAsMemoryError(contextlib.AbstractContextManager[None]):
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if getattr(error, "errno", None) in FULL or getattr(error, "winerror", 0) in WINDOWS_FULL:
+            from parallelkit import shortage
+
+            length = shortage.size(self.length)
+            raise MemoryError(f"a shared array of {length} does not fit: {error}") from error
 
 
 def kind_here() -> Kind:
@@ -188,7 +287,7 @@ def kind_here() -> Kind:
     raise ValueError(f"{KINDS} must be one of {', '.join(kinds)}, got {asked!r}")
 
 
-def _made(length: int, content: memoryview | None) -> Segment:
+def _made(length: int, content: memoryview | None, whole: bool = True) -> Segment:
     kind, token = kind_here(), os.urandom(16).hex()
     if kind == "tagged":
         # Whoever opens a tag that is gone makes a new one, and tells by the missing token.
@@ -200,7 +299,10 @@ def _made(length: int, content: memoryview | None) -> Segment:
         return segment
     descriptor, path = _file(kind, token, length)
     try:
-        _fill(descriptor, length, content)
+        if whole:
+            _fill(descriptor, length, content)
+        else:
+            os.ftruncate(descriptor, length)
         segment = Segment(Handle(path, token, _identity(descriptor), length), descriptor)
     except BaseException:
         os.close(descriptor)
@@ -232,6 +334,8 @@ def _file(kind: Kind, token: str, length: int) -> tuple[int, str]:
 
 def _folder(length: int) -> str:
     """Return /dev/shm where it has room, else the temporary folder, which may lie on a disk."""
+    from parallelkit import machine
+
     _, free = machine.shm_space()
     if free is not None and free > length and os.access(machine.SHM, os.W_OK):
         return machine.SHM
@@ -247,31 +351,31 @@ def _fill(descriptor: int, length: int, content: memoryview | None) -> None:
     if content is None and not hasattr(os, "posix_fallocate"):
         zeros = memoryview(bytes(STEP))
         for start in range(0, length, STEP):
-            _write(descriptor, zeros[: length - start])
+            _write(descriptor, zeros[: length - start], start)
     elif content is None:
         for start in range(0, length, STEP):
             os.posix_fallocate(descriptor, start, min(STEP, length - start))
     else:
-        _write(descriptor, content)
+        _write(descriptor, content, 0)
 
 
-def _write(descriptor: int, content: memoryview) -> None:
+def _write(descriptor: int, content: memoryview, at: int) -> None:
     start = 0
     while start < len(content):
-        start += os.write(descriptor, content[start : start + STEP])
+        start += os.pwrite(descriptor, content[start : start + STEP], at + start)
 
 
 # Finding one again, and letting go.
 
 
-def _opened(handle: Handle) -> Segment:
+def _opened(handle: Handle, writable: bool = True) -> Segment:
     """Map the segment of another process.
 
     Raises:
         FileNotFoundError: It is gone.
     """
     if handle.identity == (0, 0):
-        segment = Segment(handle, -1)
+        segment = Segment(handle, -1, writable)
         if segment[-len(handle.token) :] != handle.token.encode():
             raise FileNotFoundError(GONE)
         return segment
@@ -279,14 +383,14 @@ def _opened(handle: Handle) -> Segment:
         # Looked at before it is opened: opening a stranger's pipe or device could have effects.
         if not _is_it(handle, handle.place):
             raise FileNotFoundError(GONE)
-        descriptor = os.open(handle.place, os.O_RDWR)
+        descriptor = os.open(handle.place, os.O_RDWR if writable else os.O_RDONLY)
     except (FileNotFoundError, ProcessLookupError, PermissionError) as error:
         raise FileNotFoundError(GONE) from error
     try:
         if _identity(descriptor) != handle.identity:
             raise FileNotFoundError(GONE)
         passing = handle.place.startswith("/proc/")
-        return Segment(handle._replace(place="") if passing else handle, descriptor)
+        return Segment(handle._replace(place="") if passing else handle, descriptor, writable)
     except BaseException:
         os.close(descriptor)
         raise
@@ -295,7 +399,10 @@ def _opened(handle: Handle) -> Segment:
 def _is_it(handle: Handle, place: str) -> bool:
     found = os.stat(place)
     named = os.readlink(place) if place.startswith("/proc/") else place
-    return (found.st_dev, found.st_ino) == handle.identity and handle.token in named
+    name = f"parallelkit-{handle.token}"  # all of it: a forged handle leads to no file of others
+    ours = named.removesuffix(" (deleted)").endswith((f"/{name}", f":{name}"))
+    identity = found.st_dev, found.st_ino
+    return ours and identity == handle.identity and stat.S_ISREG(found.st_mode)
 
 
 def _identity(descriptor: int) -> tuple[int, int]:

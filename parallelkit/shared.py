@@ -6,71 +6,23 @@ first array is made, not with this room.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, SupportsIndex
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, SupportsIndex
 
-from parallelkit import segments
+from parallelkit import handles, lending, segments, slabs
+from parallelkit.handles import Order, Spot
+from parallelkit.operators import Operators
+from parallelkit.segments import Segment
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-COMPARED = ("lt", "le", "eq", "ne", "gt", "ge")
-ALONE = ("neg", "pos", "abs", "invert")
-COMBINED = (
-    *("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow"),
-    *("lshift", "rshift", "and", "or", "xor"),
-)
-
-Operation = Callable[..., Any]
-
-
-def _operators() -> type:
-    """Return what numpy's `NDArrayOperatorsMixin` would give, without loading numpy."""
-    methods: dict[str, Any] = {"__slots__": ()}
-    for name in ALONE:
-        methods[f"__{name}__"] = _alone(getattr(operator, name))
-    for name in COMPARED:
-        methods[f"__{name}__"] = _forward(getattr(operator, name))
-    for name in COMBINED:
-        operation = getattr(operator, f"__{name}__")
-        methods[f"__{name}__"], methods[f"__r{name}__"] = _forward(operation), _back(operation)
-        methods[f"__i{name}__"] = _in_place(getattr(operator, f"__i{name}__"))
-    methods["__divmod__"], methods["__rdivmod__"] = _forward(divmod), _back(divmod)
-    return type("_Operators", (), methods)
-
-
-def _alone(operation: Operation) -> Operation:
-    return lambda shared: operation(shared.array)
-
-
-def _forward(operation: Operation) -> Operation:
-    return lambda shared, other: operation(shared.array, other)
-
-
-def _back(operation: Operation) -> Operation:
-    return lambda shared, other: operation(other, shared.array)
-
-
-def _in_place(operation: Operation) -> Operation:
-    def write(shared: SharedArray, other: Any) -> Any:
-        array = shared.array
-        result = operation(array, other)
-        return shared if result is array else result
-
-    return write
-
-
-if TYPE_CHECKING:
-    from numpy.lib.mixins import NDArrayOperatorsMixin as _Operators
-else:
-    _Operators = _operators()
-
-Order = Literal["C", "F"]
 
 
 def share(array: npt.ArrayLike) -> SharedArray:
@@ -97,15 +49,18 @@ def share(array: npt.ArrayLike) -> SharedArray:
     return SharedArray.from_array(array)
 
 
-class SharedArray(_Operators):
+class SharedArray(Operators):
     """An array in memory that every process it is passed to sees and may write.
 
-    It works like an `ndarray` (indexing, arithmetic, numpy's functions, methods by name); `array`
-    is one.  Pickled, it becomes a handle of about 200 bytes: whoever unpickles it, while this
-    process holds it, gets the same memory.  Its slices are plain arrays and pickle by copy.  What
-    several processes write at once they must agree on: a lock is not included.
+    It holds zeros at first; the system gives no memory that would be had sooner with anything else
+    in it.  It works like an `ndarray` (indexing, arithmetic, numpy's functions, methods by name);
+    `array` is one.  Pickled, it becomes a handle of about 200 bytes: whoever unpickles it, while
+    this process holds it, gets the same memory.  Its slices are plain arrays and pickle by copy.
+    What several processes write at once they must agree on, with a `Lock` for instance.
 
-    The `nbytes` bytes are freed when no process holds an array over them, however it ends.
+    The `nbytes` bytes are freed when no process holds an array over them, however it ends.  Where
+    there are more than 8 arrays of less than 64 KiB, they lie together, in slabs of 1 MiB or more,
+    and each slab is freed with the last array in it.
 
     Args:
         shape: A length or a tuple of lengths; may be empty or hold zeros.
@@ -124,7 +79,7 @@ class SharedArray(_Operators):
         [0, 15]
     """
 
-    __slots__ = ("__weakref__", "_array")
+    __slots__ = ("__weakref__", "_array", "_lies")
     __hash__: ClassVar[None] = None  # type: ignore[assignment]  # `==` compares item by item
 
     def __init__(
@@ -133,12 +88,54 @@ class SharedArray(_Operators):
         dtype: npt.DTypeLike = float,
         order: Order = "C",
     ) -> None:
-        self._array: np.ndarray[Any, Any] | None = _zeros(shape, dtype, order)
+        made = _zeros(shape, dtype, order)
+        self._array: np.ndarray[Any, Any] | None = made.array
+        self._lies: tuple[Segment, int] | None = (made.segment, made.start)
 
     @staticmethod
     def from_array(array: npt.ArrayLike) -> SharedArray:
         """Copy an array into shared memory; see `share`."""
         return _over(_copied(array))
+
+    @staticmethod
+    def attach(handle: str) -> SharedArray:
+        """Return the array that a handle stands for, over the same memory.
+
+        Args:
+            handle: The `handle` of a SharedArray, in any process of the same user.
+
+        Raises:
+            FileNotFoundError: The process that the handle is from has let go of the array.
+            ValueError: It is no handle, or not all of it.
+        """
+        spot = handles.from_text(handle)
+        try:
+            return _attached(*spot)
+        except (TypeError, ValueError) as error:  # what it names is smaller than it says
+            raise handles.wrong(handle) from error
+
+    @property
+    def handle(self) -> str:
+        """A text of some 150 characters or more with which other processes `attach` the array.
+
+        It is good as long as this process holds the array, and may go into a command line, an
+        environment variable or a file; it has no characters that a shell would change.
+
+        Raises:
+            TypeError: The dtype is another package's, which only a pickle can name.
+            ValueError: The SharedArray was closed.
+        """
+        return handles.to_text(self._spot())
+
+    def readonly(self) -> SharedArray:
+        """Return the same array for reading: who writes gets a `ValueError`, here and elsewhere.
+
+        Pickled or attached by its `handle`, it remains for reading, and what others write into the
+        array itself shows in it.  A process that has both can still write the array itself.
+        """
+        spot = self._spot()._replace(writable=False)
+        assert self._lies is not None
+        return _over(_laid(self._lies[0], spot))
 
     @property
     def array(self) -> np.ndarray[Any, Any]:
@@ -182,7 +179,7 @@ class SharedArray(_Operators):
 
         May be called again.  Any other use after it raises `ValueError`.
         """
-        self._array = None
+        self._array = self._lies = None
 
     def __enter__(self) -> Self:
         return self
@@ -196,10 +193,18 @@ class SharedArray(_Operators):
         self.close()
 
     def __reduce__(self) -> tuple[Callable[..., SharedArray], tuple[Any, ...]]:
+        handle, *layout = self._spot()
+        return _attached, (tuple(handle), *layout)
+
+    def _spot(self) -> Spot:
+        """Return where others find the array."""
         array = self.array
-        order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-        segment: Any = array.base
-        return _attached, (tuple(segment.handle()), array.shape, array.dtype, order)
+        assert self._lies is not None
+        segment, start = self._lies
+        flags = array.flags
+        order: Order = "F" if flags.f_contiguous and not flags.c_contiguous else "C"
+        handle = segment.handle()
+        return Spot(handle, start, tuple(array.shape), array.dtype, order, flags.writeable)
 
     def __copy__(self) -> SharedArray:
         return self.from_array(self)
@@ -268,12 +273,22 @@ class SharedArray(_Operators):
         return repr(self) if self._array is None else str(self._array)
 
 
+class _Lying(NamedTuple):
+    """An array, and where it lies."""
+
+    array: np.ndarray[Any, Any]
+    segment: Segment
+    start: int
+
+
 def _zeros(
     shape: SupportsIndex | Sequence[SupportsIndex], dtype: npt.DTypeLike, order: Order
-) -> np.ndarray[Any, Any]:
+) -> _Lying:
     import numpy as np
 
-    lengths = [shape] if isinstance(shape, SupportsIndex) else shape
+    lengths: Any = shape
+    with contextlib.suppress(TypeError):
+        lengths = [operator.index(shape)]  # type: ignore[arg-type]
     # numpy's own idea of an item: "S" means "S1", and a dtype may itself be an array.
     model = np.empty(0, dtype)
     full = tuple(operator.index(length) for length in lengths) + model.shape[1:]
@@ -282,11 +297,13 @@ def _zeros(
     if order not in {"C", "F"}:
         raise ValueError(f"order must be 'C' or 'F', got {order!r}")
     _check_plain(model.dtype)
-    segment = segments.create(math.prod(full) * model.itemsize)
-    return np.ndarray(full, model.dtype, segment, order=order)
+    segment, start = slabs.take(math.prod(full) * model.itemsize)
+    array = np.ndarray(full, model.dtype, segment, start, order=order)
+    slabs.note(segment, array)
+    return _Lying(array, segment, start)
 
 
-def _copied(array: npt.ArrayLike) -> np.ndarray[Any, Any]:
+def _copied(array: npt.ArrayLike) -> _Lying:
     import numpy as np
 
     masked = sys.modules.get("numpy.ma")
@@ -294,14 +311,14 @@ def _copied(array: npt.ArrayLike) -> np.ndarray[Any, Any]:
         raise TypeError("a SharedArray has no mask: share array.filled(), or .data and .mask each")
     source = np.asarray(array)
     _check_plain(source.dtype)
-    if not (source.flags.c_contiguous or source.flags.f_contiguous) or not source.nbytes:
-        target = _zeros(source.shape, source.dtype, "C")
-        np.copyto(target, source)
-        return target
-    order: Order = "C" if source.flags.c_contiguous else "F"
+    order: Order = "F" if source.flags.f_contiguous and not source.flags.c_contiguous else "C"
+    if source.nbytes < slabs.SMALL or not (source.flags.c_contiguous or order == "F"):
+        made = _zeros(source.shape, source.dtype, order)
+        np.copyto(made.array, source)
+        return made
     content = source.ravel(order).view(np.uint8).data  # no copy: it is contiguous in this order
     segment = segments.create(source.nbytes, content)
-    return np.ndarray(source.shape, source.dtype, segment, order=order)
+    return _Lying(np.ndarray(source.shape, source.dtype, segment, order=order), segment, 0)
 
 
 def _check_plain(dtype: np.dtype[Any]) -> None:
@@ -312,24 +329,35 @@ def _check_plain(dtype: np.dtype[Any]) -> None:
         )
 
 
-def _attached(
-    handle: tuple[Any, ...], shape: tuple[int, ...], dtype: np.dtype[Any], order: Order
-) -> SharedArray:
+def _attached(handle: tuple[Any, ...], *layout: Any) -> SharedArray:
     """Return the SharedArray that was pickled, over the same memory.
 
     Raises:
         FileNotFoundError: Whoever pickled it has let go of it before.
     """
+    spot = Spot(segments.Handle(*handle), *layout)
+    segment = segments.attach(spot.segment, spot.writable)
+    lending.borrow(segment, partial(segments.there, spot.segment))
+    return _over(_laid(segment, spot))
+
+
+def _laid(segment: Segment, spot: Spot) -> _Lying:
+    """Return an array over a segment that is mapped here."""
     import numpy as np
 
-    segment = segments.attach(segments.Handle(*handle))
-    return _over(np.ndarray(shape, dtype, segment, order=order))
+    memory: Any = segment
+    if not spot.writable:
+        # An array over bytes that cannot be written: any other could be made writable again.
+        memory = np.frombuffer(memoryview(segment).toreadonly(), np.uint8)
+    array = np.ndarray(spot.shape, spot.dtype, memory, spot.start, order=spot.order)
+    return _Lying(array, segment, spot.start)
 
 
-def _over(array: np.ndarray[Any, Any]) -> SharedArray:
+def _over(lying: _Lying) -> SharedArray:
     """Return the SharedArray of an array that lies over a segment."""
     shared = SharedArray.__new__(SharedArray)
-    shared._array = array  # noqa: SLF001 -- the one place beside `__init__` where one is born
+    shared._array = lying.array  # noqa: SLF001 -- the one place beside `__init__` of its birth
+    shared._lies = (lying.segment, lying.start)  # noqa: SLF001
     return shared
 
 

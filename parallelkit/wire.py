@@ -30,6 +30,9 @@ READY, JOINED, DONE, BROKEN = range(11, 15)
 DOUBTFUL = -1
 """In place of the number of failures in a `DONE`: the items must be sent again one by one."""
 
+STRANDED = -2
+"""The same, and without freight: it cannot be had there."""
+
 _KINDS = frozenset((RUN, LEARN, CHUNK, END, READY, JOINED, DONE, BROKEN))
 _LARGEST = 1 << 48  # bytes of a body: more than any memory has, so it is no message
 GARBLED = "wrote to a descriptor that is not its own, and so had to be ended,"

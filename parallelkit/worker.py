@@ -7,6 +7,7 @@ has of a long chunk, and it imports little, because starting one is what a user 
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -19,11 +20,14 @@ from time import perf_counter, perf_counter_ns
 from typing import Any, NamedTuple
 
 from . import lending, stacks, wire
+from .arenas import Arena
 from .board import Slot
-from .codec import Replica
+from .codec import Replica, missing
 from .context import limit_memory, put_back, put_in_force, serially
 from .failures import pack_error
 from .folding import fold
+from .freight import Stranded
+from .leases import Berth
 from .wire import Message, Reader
 
 IDLE = 30.0
@@ -40,6 +44,9 @@ takes 2 us (measured), so it costs fast items 2 % at most.  If a worker dies, th
 stamp are run again one by one to find the one that killed it."""
 
 
+TIRED = 10.0
+"""Seconds without a run after which the pages of the arena go back to the system."""
+
 class Settings(NamedTuple):
     """How a run wants its chunks run."""
 
@@ -54,13 +61,14 @@ class Settings(NamedTuple):
 class Job:
     """One run, as a worker sees it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, arena: Arena | None, berth: Berth) -> None:
         self.settings = settings
-        self.replica = Replica()
+        self.replica = Replica(arena, berth)
         self.fn: Any = None
         self.op: Callable[[Any, Any], Any] | None = None
         self.broken: bytes | None = None
         self.stride = 1
+        self.gaps: frozenset[int] = frozenset()  # positions whose items could not be sent
 
     def learn(self, blob: bytes | bytearray) -> None:
         """Take in a definition; the first is the function, with what goes with it."""
@@ -73,6 +81,7 @@ class Job:
 
     def calls(self, columns: tuple[Any, ...], start: int) -> Iterator[Any]:
         """Return an iterator of the arguments of each call, each a tuple if there are several."""
+        self.gaps = frozenset(start + offset for offset in missing(columns))
         items: Iterable[Any] = columns[0] if len(columns) == 1 else zip(*columns, strict=True)
         if self.settings.seed is not None:
             from .seeding import Seeded
@@ -87,16 +96,26 @@ class Job:
             values = fold(self.op, start, values)
         body, unsendable = self.replica.dumps_values(values)
         if folded and unsendable:  # what was folded from many items is the failure of them all
-            return self.pack_failed(count, next(iter(unsendable.values()))), count
+            unreturned = tuple(range(count))
+            error = next(iter(unsendable.values()))
+            return self.pack_failed(count, error, unreturned=unreturned), count
+        unsent = tuple(offset for offset in failures if start + offset in self.gaps)
         failures.update(unsendable)
         if failures:
-            body = pickle.dumps((body, failures), 5)
+            body = pickle.dumps((body, failures, unsent, tuple(unsendable)), 5)
         return body, len(failures)
 
-    def pack_failed(self, count: int, error: bytes) -> bytes:
+    def pack_failed(
+        self,
+        count: int,
+        error: bytes,
+        unsent: tuple[int, ...] = (),
+        unreturned: tuple[int, ...] = (),
+    ) -> bytes:
         """Return as bytes the outcomes of `count` items that failed together, with one error."""
         nothing = self.replica.dumps([None] * count)
-        return pickle.dumps((nothing, dict.fromkeys(range(count), error)), 5)
+        failures = dict.fromkeys(range(count), error)
+        return pickle.dumps((nothing, failures, unsent, unreturned), 5)
 
 
 class Worker:
@@ -107,7 +126,9 @@ class Worker:
         self.slot = slot
         self.reader = Reader(sock)
         self.pid = os.getpid()
-        self.job = Job(Settings())
+        self.arena = Arena()
+        self.berth = Berth()
+        self.job = Job(Settings(), None, self.berth)
         self.context: bytes | None = None
 
     def serve(self) -> None:
@@ -118,13 +139,19 @@ class Worker:
             wire.CHUNK: self.chunk,
             wire.END: self.end,
         }
-        self.sock.settimeout(IDLE)
-        try:
-            while True:
+        self.sock.settimeout(TIRED)
+        idle = 0.0
+        while idle < IDLE:
+            try:
                 for message in self.reader.read():
                     obey[message.kind](message)
-        except (EOFError, OSError):  # the caller is gone, or has had no use for us for long
-            return
+                idle = 0.0
+            except TimeoutError:
+                idle += self.sock.gettimeout() or TIRED
+                self.nap(idle)
+            except (EOFError, OSError):  # the caller is gone
+                break
+        self.arena.leave()
 
     def say(self, message: Message) -> None:
         """Send a message, unless this is a copy of the worker that the function forked."""
@@ -133,6 +160,12 @@ class Worker:
         for piece in wire.frame(message):
             self.sock.sendall(piece)
 
+    def nap(self, idle: float) -> None:
+        """Wait for the next run, or wait on, and give back what is not worth keeping for it."""
+        if idle >= TIRED:
+            self.arena.trim(0)
+        self.sock.settimeout(lending.NAP if lending.review() else TIRED)
+
     def begin(self, message: Message) -> None:
         """Make ready for a run."""
         self.sock.settimeout(None)
@@ -140,16 +173,21 @@ class Worker:
         if settings.context is not None:
             self.context = settings.context
             put_in_force(self.context)
+        lending.begin(settings.max_memory is None)
         limit_memory(settings.max_memory)
-        self.job = Job(settings)
+        # What is mapped would count against the limit, which is the function's to use up.
+        arena = self.arena if settings.max_memory is None else None
+        self.job = Job(settings, arena, self.berth)
 
     def end(self, _: Message) -> None:
         """Forget the run, and with it everything that its function holds."""
-        self.job = Job(Settings())
+        self.job = Job(Settings(), None, self.berth)
+        if self.berth.parcels:  # functions that name each other are in cycles, with what they hold
+            gc.collect()
         lending.end()
         if self.context is not None:  # now, when nobody waits: the function may have moved us
             put_back(self.context)
-        self.sock.settimeout(IDLE)
+        self.nap(0.0)
 
     def learn(self, message: Message) -> None:
         """Take in a definition; if that fails, the run cannot be: say why."""
@@ -184,13 +222,16 @@ class Worker:
 
         A chunk that cannot be unpickled is asked for again item by item, to find which it is.
         """
+        self.job.replica.laden = not message.seconds
         try:
             columns = self.job.replica.loads(message.body)
+        except Stranded:
+            self.say(Message(wire.DONE, b"", start + count, wire.STRANDED))
         except BaseException as error:  # an item's own __setstate__ can raise anything
             if count > 1:
                 self.say(Message(wire.DONE, b"", start + count, wire.DOUBTFUL))
                 return
-            body = self.job.pack_failed(1, pack_error(error, self.job.replica))
+            body = self.job.pack_failed(1, pack_error(error, self.job.replica), unsent=(0,))
             self.say(Message(wire.DONE, body, start + 1, 1))
         else:
             self.work(start, count, self.job.calls(columns, start), len(columns) == 1)

@@ -83,6 +83,9 @@ class World:
         self.flips = flips
         self.excused: set[int] = set()
         self.exclusive: set[int] = set()
+        self.bound: set[int] = set()
+        self.suspected: set[int] = set()
+        self.astray = draw.draw(st.sampled_from([0, 0, 1, 9]))  # in ten
         self.lone: int | None = None
         self.failed: float | None = None
         self.crashes = CRASHES
@@ -143,7 +146,11 @@ class World:
         assert not self.hopeless & set(chunk), "tried again without hope"
         assert all(self.rests.get(position, 0.0) <= self.now for position in chunk), "no rest"
         self.chunks[worker].append(chunk)
+        first = self.run.failures.first
+        assert first is None or chunk.stop <= first, "nobody wants it any more"
         if worker != HOME:
+            assert not self.bound & set(chunk), "sent where it cannot go"
+            assert not self.run.home.closed or set(chunk) <= self.suspected, "sent in vain"
             self.widest = max(self.widest, len(chunk))
             if self.limits.timeout:
                 assert len(chunk) == 1
@@ -225,7 +232,7 @@ class World:
     def refuse(self) -> None:
         self.crashes -= 1
         worker = self.joining.pop()
-        self.tell(self.draw([Refused(1), Lost(worker)]))
+        self.tell(self.draw([Refused(1), Lost(worker), Lost(worker, swept=True)]))
 
     def finish(self, busy: list[int]) -> None:
         worker = self.draw(busy)
@@ -239,18 +246,36 @@ class World:
         if worker != HOME and len(part) > 1 and self.draw([0] * 9 + [1]):
             self.tell(Done(worker, stop, 0.0, doubtful=True))
             return
-        failed = tuple({self.draw(part), self.draw(part)}) if self.draw([0] * 9 + [1]) else ()
+        strays = self.stray(part) if worker != HOME else ((), ())
+        failed = self.fail(part, strays)
+        lacking = tuple({*failed, *strays[0], *strays[1]})
+        self.blocks.update(split(part, lacking))
+        self.blocks.update(range(position, position + 1) for position in failed)
+        done = Done(worker, stop, len(part) * self.draw([0.0, 1e-3, 0.1]), lacking)
+        done.carriage = self.draw([None, None, 1e-6])
+        done.hopeless = tuple(self.hopeless.intersection(failed))
+        done.unsent, done.unreturned = strays
+        self.tell(done)
+
+    def fail(self, part: range, strays: tuple[tuple[int, ...], ...]) -> list[int]:
+        """Return which positions of a part failed, some of them without hope."""
+        drawn = {self.draw(part), self.draw(part)} if self.draw([0] * 9 + [1]) else set()
+        failed = list(drawn.difference(*strays))
+        if self.limits.home:
+            self.bound.update(*strays)
+        else:  # a failure like any other
+            failed += [*strays[0], *strays[1]]
         self.raised.update(failed)
-        hopeless = failed[: self.draw([0, 0, 1, 2])]
-        self.hopeless.update(hopeless)
+        self.hopeless.update(failed[: self.draw([0, 0, 1, 2])])
         for position in failed:
             self.rest(position)
-        self.blocks.update(split(part, failed))
-        self.blocks.update(range(position, position + 1) for position in failed)
-        carriage = self.draw([None, None, 1e-6])
-        self.tell(
-            Done(worker, stop, len(part) * self.draw([0.0, 1e-3, 0.1]), failed, carriage, hopeless)
-        )
+        return failed
+
+    def stray(self, part: range) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return which positions of a part did not get there, and which did not come back."""
+        lost = [at for at in part if self.astray and self.draw(range(10)) < self.astray]
+        cut = self.source.draw(st.integers(0, len(lost)))
+        return tuple(lost[:cut]), tuple(lost[cut:])
 
     def crash(self, mortal: list[int]) -> None:
         self.crashes -= 1
@@ -260,11 +285,12 @@ class World:
         if held and self.draw([True, True, False]):
             first = self.draw(held[0])
             suspects = range(first, min(first + self.draw([1, 1, 2]), held[0].stop))
+            self.suspected.update(suspects)
         if len(suspects) == 1:
             self.died(suspects[0])
         elif worker == self.lone and held:
             self.exclusive.update(held[0])
-        self.tell(Lost(worker, suspects))
+        self.tell(Lost(worker, suspects, self.draw([False, True])))
 
     def died(self, position: int) -> None:
         crowded = self.holders() or self.run.input.exclusive

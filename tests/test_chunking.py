@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelkit.chunking import LONGEST_SLICE, PROBE, SLICE, Pace, split
+from parallelkit.chunking import HEAVY, LONGEST_SLICE, PROBE, SLICE, Pace, split
 
 
 def measured(items: int, seconds: float, **prices: float) -> Pace:
@@ -101,6 +101,25 @@ def test_a_chunk_is_never_more_than_was_measured_allows(left, workers, item, see
     size = pace.chunk(left, workers)
     assert 1 <= size <= max(1, 16 * seen)
     assert size <= left
+
+
+def test_heavy_items_go_a_few_at_a_time():
+    pace = measured(1000, 0.001)
+    many = pace.chunk(10_000, 2)
+
+    pace.weigh(10, 10 * HEAVY // 4)
+    assert pace.chunk(10_000, 2) == 4 < many
+    pace.weigh(2, 10 * HEAVY)
+    assert pace.chunk(10_000, 2) == 1
+
+
+def test_a_heavier_item_counts_at_once_and_lighter_ones_slowly():
+    pace = Pace()
+    pace.weigh(1, 1000)
+    pace.weigh(1, 10)
+    assert pace.weight == 505
+    pace.weigh(1, 4000)
+    assert pace.weight == 4000
 
 
 @given(st.integers(0, 50), st.integers(0, 50), st.data())

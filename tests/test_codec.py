@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripts import script
 
-from parallelkit.codec import LARGE, Definitions, Replica
+from parallelkit.codec import Definitions, Replica
+from parallelkit.frames import LARGE
 
 # What scripts define in `__main__`, of every kind that a user might.
 KINDS = Path(__file__).parent / "kinds.py"

@@ -62,8 +62,9 @@ class Threads:
             failed = tuple(chunk.start + offset for offset in failures)
             self.inbox.put((Done(number, chunk.stop, 1e-3, failed), Block(values, failures)))
 
-    def send(self, worker: int, chunk: range, columns: tuple[Any, ...]) -> None:
+    def send(self, worker: int, chunk: range, columns: tuple[Any, ...]) -> int:
         self.work[worker].put((chunk, columns))
+        return 0
 
     def wait(self, timeout: float | None) -> list[tuple[Event, Block | None]]:
         try:

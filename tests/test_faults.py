@@ -14,10 +14,10 @@ from typing import Any
 
 import faults
 import pytest
-from faults import DEATHS, STARTS, STUCK, act, act_once, hang, kill, noted, spin
+from faults import DEATHS, STARTS, STUCK, act, act_once, hang, kill, leave_with_3, noted, spin
 
 from parallelkit import imap, pmap, preduce
-from parallelkit.errors import ItemTimeout, WorkerDied
+from parallelkit.errors import ItemTimeout, NoWorkers, WorkerDied
 
 pytestmark = pytest.mark.slow
 
@@ -395,3 +395,15 @@ def test_sigterm_ends_a_worker_like_any_death(log: str) -> None:
 def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     signal.pause()
+
+
+def test_workers_that_die_at_their_start_say_how() -> None:
+    for death in (leave_with_3, kill):
+        with pytest.raises(NoWorkers) as caught:
+            pmap(add, range(9), workers=2, worker_state=death)
+
+        assert str(caught.value) == (
+            "no worker process could be started, or none lived long enough to run an item: the "
+            f"last of them {DEATHS[death]}; `python -m parallelkit` tells more, and "
+            'backend="serial" needs none'
+        )

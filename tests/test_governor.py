@@ -89,13 +89,35 @@ def test_unknown_memory_is_no_shortage() -> None:
     assert governor.check(1.0) is None
 
 
+def test_a_shortage_that_comes_again_lasts_longer_each_time() -> None:
+    governor = Governor(Looks(*[seen(share * GIB) for share in (5, 50) * 100]))
+    governor.begin(0.0)
+    lasted, since, now = [], 0.0, 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MemoryShortage)
+        for _ in range(8):
+            while (news := governor.check(now)) != Strained(True):
+                assert news is None
+                now += PERIOD
+            since = now
+            governor.look = Looks(seen(50 * GIB))
+            while (news := governor.check(now)) != Strained(False):
+                assert news is None
+                now += PERIOD
+            governor.look = Looks(seen(5 * GIB))
+            lasted.append(now - since)
+
+    assert lasted == [PERIOD, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+
+
 @given(st.lists(st.floats(0, 100), max_size=30))
 def test_the_news_alternate(shares: list[float]) -> None:
     governor = Governor(Looks(*[seen(share * GIB) for share in shares], seen(50 * GIB)))
     governor.begin(0.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MemoryShortage)
-        news = [governor.check((turn + 1) * PERIOD) for turn in range(len(shares) + 1)]
+        news = [governor.check((turn + 1) * PERIOD) for turn in range(len(shares))]
+        news.append(governor.check(1e9))
 
     told = [each for each in news if each is not None]
     assert all(a != b for a, b in pairwise(told))

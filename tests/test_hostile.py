@@ -320,6 +320,62 @@ def test_the_kernels_killer_takes_one_item_and_its_reason_is_told(
         assert script(source, group, where=tmp_path, PARALLELKIT_START=start) == "right\n"
 
 
+HOLDING = """
+        import os, sys, time, warnings
+        with open(sys.argv[1], "w") as group:
+            group.write(str(os.getpid()))
+        from parallelkit import pmap
+        from parallelkit.errors import MemoryShortage
+        from parallelkit.machine import memory
+
+        told = []
+
+        def tell(message, category, *_):
+            told.append(category)
+            open("short", "w").close()
+
+        def work(x):
+            if x == 0:
+                held = take(share)
+            while not os.path.exists("short"):  # and so until the run knows it
+                time.sleep(0.01)
+            if x < 3:
+                return 0
+            os.close(os.open("running", os.O_CREAT | os.O_EXCL))  # nobody is beside us
+            held = take(share)
+            os.remove("running")
+            return len(held)
+
+        def take(size):
+            held = bytearray()
+            for _ in range(64):
+                held += b"x" * (size // 64)
+            return held
+
+        # What nobody works with leaves room for one item, and is itself enough of a shortage to
+        # last: 6 % is where it begins, and 12 % where it ends.
+        warnings.showwarning = tell
+        pmap(abs, range(3), workers=3)
+        whole = memory().whole
+        share = int(whole * 0.06)
+        ballast = []
+        while memory().available > whole * 0.105:
+            ballast.append(b"x" * (1 << 18))
+        found = pmap(work, range(12), workers=3, chunksize=1)
+        assert found == [0] * 3 + [share // 64 * 64] * 9, found
+        assert told == [MemoryShortage], told
+        print("right")
+"""
+
+
+@linux
+def test_items_that_do_not_fit_beside_each_other_run_one_by_one_and_nobody_is_killed(
+    start: str, tmp_path: Path
+) -> None:
+    with memory_group(512 << 20) as group:
+        assert script(HOLDING, group, where=tmp_path, PARALLELKIT_START=start) == "right\n"
+
+
 def nest(x: int) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-
-import pytest
-
-from parallelkit.ledgers import Failures, Home, Input, Output, Staff, audit, lowest_held, without
+from parallelkit.ledgers import IN_VAIN, UNSENT, Failures, Home, Input, Output, Staff, without
 
 
 def stocked(count: int) -> Input:
@@ -104,17 +100,6 @@ def test_the_order_of_the_input_is_kept():
     assert list(output.add(range(2))) == [range(2), range(2, 4)]
 
 
-def test_the_first_that_nobody_holds_and_the_first_that_somebody_does():
-    stock, staff = stocked(9), Staff(allowed=1, starting=1)
-    staff.join(1)
-    staff.idle.clear()
-    staff.send(1, stock.take(3), now=0.0)
-    assert stock.first() == 3
-    assert lowest_held(staff, Home()) == 0
-    assert lowest_held(Staff(allowed=1), Home(range(5, 6))) == 5
-    assert lowest_held(Staff(allowed=1), Home()) is None
-
-
 def test_workers_are_busy_until_the_last_is_gone():
     staff = Staff(allowed=1, starting=1)
     assert not staff.busy()
@@ -132,13 +117,42 @@ def test_suspects_are_left_out_of_what_goes_back():
     assert without([range(5), range(5, 9)], range(2, 4)) == [range(5, 9), range(4, 5), range(2)]
 
 
-def test_an_audit_tells_what_is_wrong():
-    stock = stocked(3)
-    audit(stock, Staff(allowed=1), Home(), Output(ordered=True), Failures())
-    with pytest.raises(AssertionError, match="a position is in two places"):
-        audit(stock, Staff(allowed=1), Home(range(1)), Output(ordered=True), Failures())
-    with pytest.raises(AssertionError, match="a lone item has company"):
-        held = {1: deque([range(1)])}
-        staff = Staff(allowed=1, chunks=held, half={1: None}, lone=True)
-        stock.take(2)
-        audit(stock, staff, Home(range(1, 2)), Output(ordered=True), Failures())
+def test_those_to_be_tried_one_by_one_come_first_and_may_be_anybodys():
+    stock = stocked(9)
+    stock.take(5)
+    stock.scatter(range(2, 5))
+    assert stock.queued == 7
+    assert [stock.take_waiting(5) for _ in range(4)] == [
+        range(2, 3),
+        range(3, 4),
+        range(4, 5),
+        range(5, 9),
+    ]
+    stock.cut(3)
+    stock.scatter(range(2, 5))
+    assert list(stock.waiting) == [range(2, 3)]
+    assert stock.queued == 1
+
+
+def test_what_is_bound_for_home_is_in_order_and_in_one_piece_where_it_can_be():
+    home = Home()
+    for start, stop in (5, 6), (1, 2), (3, 3), (6, 8), (4, 5), (2, 3):
+        home.bind(range(start, stop))
+    assert home.bound == [range(1, 3), range(4, 8)]
+    assert home.take(5) == range(1, 3)
+    assert home.take(1) == range(4, 5)
+    home.cut(6)
+    assert home.bound == [range(5, 6)]
+
+
+def test_workers_get_no_more_where_little_travels():
+    home = Home()
+    home.count(carried=0, unsent=UNSENT - 1, unreturned=IN_VAIN - 1)
+    assert not home.closed
+    home.count(carried=0, unsent=0, unreturned=1)
+    assert home.closed
+    home = Home()
+    home.count(carried=UNSENT // 8, unsent=UNSENT, unreturned=0)
+    assert not home.closed
+    home.count(carried=0, unsent=1, unreturned=0)
+    assert home.closed

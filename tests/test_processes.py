@@ -9,8 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from parallelkit.backends import Block
+from parallelkit import pmap
+from parallelkit.backends import Block, warm
 from parallelkit.backends.processes import Processes, launch
+from parallelkit.backends.start import ZygoteStarter
 from parallelkit.events import Done, Event, Joined, Lost
 
 LIMIT = 30.0  # seconds until a test gives up waiting
@@ -112,3 +114,32 @@ def test_a_worker_that_hangs_is_ended_with_its_run() -> None:
     deadline = time.monotonic() + LIMIT
     while os.path.exists(f"/proc/{link.process.pid}"):
         assert time.monotonic() < deadline
+
+
+@pytest.mark.skipif(os.name != "posix", reason="zygotes are POSIX")
+def test_zygotes_that_are_killed_at_the_start_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    zygotes: list[ZygoteStarter] = []
+
+    class Short(ZygoteStarter):
+        def __init__(self) -> None:
+            super().__init__()
+            zygotes.append(self)
+            if len(zygotes) <= 2:  # before it can have started anybody
+                os.kill(self.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(warm, "default", lambda: Short)
+    assert pmap(double, range(20), workers=6) == [2 * x for x in range(20)]
+    assert len(zygotes) == 3
+    warm.shut()
+
+
+def test_workers_that_go_with_their_zygote_are_one_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARALLELKIT_START", "zygote")
+    place = opened(double, 4)
+    assert [type(event) for event, _ in heard(place, 4)] == [Joined] * 4
+    assert isinstance(place.pool.starter, ZygoteStarter)
+    os.kill(place.pool.starter.pid, signal.SIGKILL)
+
+    lost = [event for event, _ in heard(place, 4)]
+    assert sorted(event.swept for event in lost if isinstance(event, Lost)) == [False] + [True] * 3
+    place.close()

@@ -23,6 +23,7 @@ from scripts import script
 from parallelkit import imap, pmap, preduce
 from parallelkit.backends import warm
 from parallelkit.backends.start import Popen
+from parallelkit.codec import Definitions, Replica
 from parallelkit.errors import ParallelError
 
 PLACES: list[dict[str, Any]] = [{}, {"workers": 2}, {"backend": "serial"}]
@@ -274,3 +275,24 @@ def test_waiting_for_a_process_that_another_thread_lets_go_of() -> None:
     os.close(other)
 
     assert popen.wait(0) is None
+
+
+class Exits:
+    """Ends the program when it is pickled, as its author did not mean it to."""
+
+    def __reduce__(self) -> Any:
+        raise SystemExit(3)
+
+
+def test_what_exits_when_it_is_pickled_fails_alone() -> None:
+    definitions = Definitions(len)
+    (column,) = Replica().loads(definitions.dumps_salvaging(([1, Exits(), 3],)))
+    items = iter(column)
+    assert next(items) == 1
+    with pytest.raises(pickle.PicklingError, match="SystemExit: 3"):
+        next(items)
+    assert next(items) == 3
+
+    body, failures = Replica().dumps_values([1, Exits(), 3])
+    assert definitions.loads(body) == [1, None, 3]
+    assert list(failures) == [1]

@@ -198,6 +198,15 @@ def test_workers_that_do_not_stay():
     assert told == [[Start(1)]] * 4 + [[Fail(0, "unstaffed")]]
 
 
+def test_workers_that_go_together_are_one_loss():
+    run = Run(Limits(2, home=False))
+    told = tell(run, (0.0, Begin(9, 9)), *[(0.0, Lost(worker, swept=True)) for worker in range(9)])
+    assert told == [[Start(2)]] + [[Start(1)]] * 9
+    told = tell(run, *[(0.0, Lost(worker)) for worker in range(9, 14)])
+    assert told == [[Start(1)]] * 4 + [[]]
+    assert answers(run, (0.0, Lost(14))) == [Fail(0, "unstaffed")]
+
+
 # Failures.
 
 

@@ -6,7 +6,9 @@ import errno
 import gc
 import os
 import pickle
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 
@@ -224,3 +226,109 @@ def test_fork_does_not_take_the_name_away(monkeypatch):
     place = segment.handle().place
     segments._unlink(place, os.getpid() + 1)
     assert os.path.exists(place)
+
+
+# Where memory is short.
+
+
+@pytest.fixture(params=["memfd", "file", "named"])
+def kind(request, monkeypatch):
+    """Each way of making segments that Linux has."""
+    monkeypatch.setenv(segments.KINDS, request.param)
+    return request.param
+
+
+def printed(code: str, *before: str) -> str:
+    """Return what a Python that is started by the command `before` prints."""
+    command = [*before, sys.executable, "-X", "dev", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+@linux
+@pytest.mark.parametrize("size", [100, 60_000, 1 << 20, 40 << 20, 1 << 33])
+def test_limit_of_the_address_space_is_a_memory_error(kind, size):
+    code = f"""if 1:
+        import gc, os, resource
+        from parallelkit import SharedArray, machine, share
+        import numpy
+        with open("/proc/self/statm") as file:
+            used = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (96 << 20), used + (96 << 20)))
+        count = max(2, (200 << 20) // {size})
+        arrays = []
+        try:
+            for _ in range(min(count, 20_000)):
+                arrays.append(SharedArray({size}, "u1"))
+                arrays[-1][...] = 1
+        except MemoryError as error:
+            print("full", "does not fit" in str(error))
+        assert all(array.all() for array in arrays)
+        del arrays
+        gc.collect()
+        assert share([1, 2]).tolist() == [1, 2]
+    """
+    assert printed(code) == ("" if size == 100 else "full True")
+
+
+UNSHARE = ["unshare", "--mount", "sh", "-c"]
+SMALL = 'mount -t tmpfs -o size=1m none /dev/shm && exec "$@"'
+NONE = 'mount -t tmpfs -o ro none /dev/shm && exec "$@"'
+
+
+@linux
+@pytest.mark.skipif(
+    not shutil.which("unshare")
+    or subprocess.call([*UNSHARE, "mount -t tmpfs none /dev/shm"], stderr=subprocess.DEVNULL),
+    reason="may not mount",
+)
+@pytest.mark.parametrize("mount", [SMALL, NONE], ids=["small", "none"])
+def test_dev_shm_of_one_megabyte_and_none_that_can_be_written(kind, mount):
+    code = """if 1:
+        import numpy as np
+        from parallelkit import SharedArray, pmap, share
+        arrays = [SharedArray(50_000, "u1") for _ in range(60)]
+        arrays += [share(np.zeros(3 << 20, "u1")) for _ in range(3)]
+        for array in arrays:
+            array[...] = 7
+        def last(array):
+            return int(array[-1])
+        print(set(pmap(last, arrays, workers=2)))
+    """
+    assert printed(code, *UNSHARE, mount, "sh") == "{7}"
+
+
+# What is only to be read.
+
+
+def test_one_that_is_mapped_to_be_written_serves_readers_too():
+    segment = segments.create(3)
+    assert segments.attach(segment.handle(), writable=False) is segment
+
+
+def test_one_that_is_mapped_to_be_read_is_mapped_again_for_writers(kind):
+    code = """if 1:
+        import sys
+        from parallelkit import segments
+        segment = segments.create(3)
+        print(*segment.handle()[:2], *segment.handle().identity, flush=True)
+        sys.stdin.readline()
+        print(segment[:])
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as maker:
+        place, token, *identity = maker.stdout.readline().split()
+        handle = Handle(place, token, tuple(map(int, identity)), 3)
+        assert segments.there(handle)
+        read = segments.attach(handle, writable=False)
+        with pytest.raises(TypeError):
+            read[0] = 1
+        assert segments.attach(handle, writable=False) is read
+        write = segments.attach(handle)
+        assert write is not read
+        write[0] = 65
+        assert read[:] == b"A\0\0"
+        assert maker.communicate("\n")[0] == "b'A\\x00\\x00'\n"
+    assert not segments.there(handle)

@@ -85,7 +85,8 @@ def test_a_failure_is_told_at_once_and_the_rest_goes_on(talk: Conversation) -> N
     talk.say(wire.CHUNK, definitions.dumps((["1", "x", "3"],)), 0, 3)
     first, second = talk.hear(), talk.hear()
     assert (first.first, first.second, second.first, second.second) == (2, 1, 3, 0)
-    body, failures = pickle.loads(first.body)
+    body, failures, unsent, unreturned = pickle.loads(first.body)
+    assert (unsent, unreturned) == ((), ())
     assert definitions.loads(body) == [1, None]
     assert "invalid literal" in str(unpack_error(failures[1]))
     assert definitions.loads(second.body) == [3]

@@ -14,11 +14,23 @@ from ..events import Event
 class Block(NamedTuple):
     """Outcomes of neighbouring positions, as a worker sent them.
 
-    `failures` maps an offset within `values` to the exception that stands there.
+    `failures` maps an offset within `values` to the exception that stands there.  Of these offsets,
+    the item at those in `unsent` could not get to the worker, and the result of those in
+    `unreturned` could not get back; at all others the function raised.
     """
 
     values: list[Any]
     failures: dict[int, BaseException]
+    unsent: tuple[int, ...] = ()
+    unreturned: tuple[int, ...] = ()
+
+
+class Unlearned(Exception):
+    """Workers cannot take in what the run is about; all are lost, and no more are to be had."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class Backend(Protocol):
@@ -27,13 +39,19 @@ class Backend(Protocol):
     def start(self, count: int) -> None:
         """Start `count` workers; `wait` reports `Joined` for each, or `Lost`, or `Refused`."""
 
-    def send(self, worker: int, chunk: range, columns: tuple[Any, ...]) -> None:
-        """Have `worker` run a chunk, of which `columns` holds the arguments, an iterable each."""
+    def send(self, worker: int, chunk: range, columns: tuple[Any, ...]) -> int:
+        """Have `worker` run a chunk, of which `columns` holds the arguments, an iterable each.
+
+        Return how many bytes travel.
+        """
 
     def wait(self, timeout: float | None) -> list[tuple[Event, Block | None]]:
         """Return what happened, waiting up to `timeout` seconds for something to happen.
 
         A `Done` comes with the outcomes of the part that it reports.
+
+        Raises:
+            Unlearned: What a worker was told of the run cannot be loaded there.
         """
 
     def wakeable(self) -> None:

@@ -14,19 +14,22 @@ import signal
 import socket
 from typing import Any
 
-from .. import wire
+from .. import arenas, wire
 from ..codec import Definitions
 from ..context import capture
 from ..events import Done, Event, Joined, Lost, Refused
 from ..failures import unpack_error
+from ..freight import Stranded
 from ..machine import memory, oom_kills
 from ..wire import Message
 from ..worker import Settings
-from . import Block, warm
+from . import Block, Unlearned, warm
 from .start import PATIENCE
-from .warm import Link
+from .warm import Duty, Link
 
 _runs = itertools.count(1)
+
+_ZYGOTES = 3  # are tried to start one worker: whoever kills more of them means it
 
 Outcome = tuple[Event, Block | None]
 
@@ -67,12 +70,13 @@ class Processes:
             self._adopt(next(self.numbers), link)
 
     def _new(self) -> Link:
-        try:
-            return self.pool.start()
-        except OSError:
-            if self.pool.starter.alive():
-                raise
-        self.pool = warm.pool()  # the zygote was killed, and another can be had
+        for _ in range(_ZYGOTES - 1):
+            try:
+                return self.pool.start()
+            except OSError:
+                if self.pool.starter.alive():
+                    raise
+            self.pool = warm.pool()  # the zygote was killed, and another can be had
         return self.pool.start()
 
     def _adopt(self, number: int, link: Link) -> None:
@@ -82,13 +86,13 @@ class Processes:
         known = link.context == self.context
         settings = self.settings._replace(context=None if known else self.context)
         link.context = self.context
-        link.learned = 0
+        link.duty = Duty(ashore=self.settings.max_memory is not None)
         link.say(Message(wire.RUN, pickle.dumps(tuple(settings), 5)))
         self._teach(link)
         self.unsaid.add(number)
         # The time of an item must not begin before its function is there, with its state.
-        link.joined = link.process.pid is not None and not self.settings.timed
-        if link.joined:  # a warm one will be ready by the time it has a chunk
+        link.duty.joined = link.process.pid is not None and not self.settings.timed
+        if link.duty.joined:  # a warm one will be ready by the time it has a chunk
             self.happened.append((Joined(number), None))
 
     def _watch(self, number: int, link: Link) -> None:
@@ -98,20 +102,22 @@ class Processes:
 
     def _teach(self, link: Link) -> None:
         """Send the definitions that the worker has not had yet."""
-        for blob in self.definitions.blobs[link.learned :]:
+        for blob in self.definitions.blobs[link.duty.learned :]:
             link.say(Message(wire.LEARN, blob))
-        link.learned = len(self.definitions.blobs)
+        link.duty.learned = len(self.definitions.blobs)
 
-    def send(self, worker: int, chunk: range, columns: tuple[Any, ...]) -> None:
-        """Have `worker` run a chunk."""
+    def send(self, worker: int, chunk: range, columns: tuple[Any, ...]) -> int:
+        """Have `worker` run a chunk; return how many bytes travel."""
         link = self.links.get(worker)
         if link is None:  # it is lost, as the run is about to hear
-            return
-        body = self.definitions.dumps_salvaging(columns)
+            return 0
+        holder = None if link.duty.ashore else link.process
+        body = self.definitions.dumps_salvaging(columns, holder)
         self._teach(link)
-        link.chunks.append(chunk)
-        link.say(Message(wire.CHUNK, body, chunk.start, len(chunk)))
+        link.duty.chunks.append(chunk)
+        link.say(Message(wire.CHUNK, body, chunk.start, len(chunk), float(link.duty.ashore)))
         self.unsaid.add(worker)
+        return len(body) + self.definitions.beside()
 
     def _flush(self, number: int) -> None:
         """Write to a worker what its socket takes, and watch for room if that is not all."""
@@ -129,6 +135,7 @@ class Processes:
         while self.unsaid:
             self._flush(self.unsaid.pop())
         ready = self.selector.select(0 if self.happened else timeout)
+        warm.leave_at_exit()
         for key, mask in ready:
             act, number = key.data
             act(number, mask)
@@ -186,42 +193,62 @@ class Processes:
         elif message.first != self.settings.run:  # of a run that did not wait for it
             return
         elif message.kind == wire.JOINED:
-            if not link.joined:
-                link.joined = True
+            link.duty.heard = True
+            if not link.duty.joined:
+                link.duty.joined = True
                 self.happened.append((Joined(number), None))
         else:
-            raise unpack_error(message.body, self.definitions)
+            self._dismiss()
+            raise Unlearned(unpack_error(message.body, self.definitions))
+
+    def _dismiss(self) -> None:
+        """Lose every worker, and start no more."""
+        self.most = 0
+        for number in tuple(self.links):
+            link = self._part(number)
+            link.process.kill()
+            link.pool.bury(link)
+            self.happened.append((Lost(number, swept=True), None))
 
     def _done(self, number: int, link: Link, message: Message) -> None:
-        chunk = link.chunks[0]
+        chunk = link.duty.chunks[0]
         if message.first == chunk.stop:
-            link.chunks.popleft()
+            link.duty.chunks.popleft()
         else:
-            link.chunks[0] = range(message.first, chunk.stop)
-        block = self._unpack(message, message.first - chunk.start)
+            link.duty.chunks[0] = range(message.first, chunk.stop)
+        link.duty.heard = True
+        block = self._unpack(link, message, message.first - chunk.start)
         if block is None:
             self.happened.append((Done(number, message.first, 0.0, doubtful=True), None))
             return
         failed = tuple(chunk.start + offset for offset in sorted(block.failures))
-        event = Done(number, message.first, message.seconds, failed)
+        berth = link.berth
+        weight, berth.size = len(message.body) + berth.size, 0
+        event = Done(number, message.first, message.seconds, failed, weight=weight)
         self.happened.append((event, block))
 
-    def _unpack(self, message: Message, count: int) -> Block | None:
+    def _unpack(self, link: Link, message: Message, count: int) -> Block | None:
         """Return the outcomes in a message, None if they can only be had one by one."""
-        if message.second == wire.DOUBTFUL:
+        link.duty.ashore = link.duty.ashore or message.second == wire.STRANDED
+        if message.second in {wire.DOUBTFUL, wire.STRANDED}:
             return None
         body, failures = message.body, {}
+        unsent: tuple[int, ...] = ()
+        unreturned: tuple[int, ...] = ()
         try:
             if message.second:
-                body, packed = pickle.loads(body)
+                body, packed, unsent, unreturned = pickle.loads(body)
                 once = {
                     id(error): unpack_error(error, self.definitions) for error in packed.values()
                 }
                 failures = {offset: once[id(error)] for offset, error in packed.items()}
-            values: Any = self.definitions.loads(body)
+            values: Any = self.definitions.loads(body, link.berth)
+        except Stranded:  # it has ended, as we shall hear, or there is no room here
+            link.duty.ashore = True
+            return None
         except Exception as error:  # a result's own __setstate__ can raise anything
-            return Block([None], {0: error}) if count == 1 else None
-        return Block(values, failures)
+            return Block([None], {0: error}, unreturned=(0,)) if count == 1 else None
+        return Block(values, failures, unsent, unreturned)
 
     # Ends.
 
@@ -230,17 +257,19 @@ class Processes:
         link = self.links[number]
         if number not in self.deaths:
             self.deaths[number] = why or _obituary(link)
-        mine = link.chunks[0] if link.chunks else range(0)
+        mine = link.duty.chunks[0] if link.duty.chunks else range(0)
         # One that lives is lost because its socket was closed or spoilt, perhaps some items ago.
         running = mine if link.process.exitcode is None else link.slot.read()
         link.process.kill()
         suspects = range(max(running.start, mine.start), min(running.stop, mine.stop))
+        swept = False
         if not link.pool.starter.alive():  # the zygote was killed, and it is no item's fault
-            suspects = range(0)
-            self.pool = warm.pool()
+            suspects, swept = range(0), link.pool is not self.pool
+            with contextlib.suppress(OSError):  # no room for another now: `start` will say so
+                self.pool = warm.pool()
         self._part(number)
         link.pool.bury(link)
-        self.happened.append((Lost(number, suspects or range(0)), None))
+        self.happened.append((Lost(number, suspects or range(0), swept), None))
 
     def _part(self, number: int) -> Link:
         link = self.links.pop(number)
@@ -276,17 +305,20 @@ class Processes:
 
     def close(self) -> None:
         """End the run: busy workers are killed, the others may serve another run."""
+        duties = [link.duty for link in self.links.values()]
+        self.definitions.close(all(duty.heard and not duty.chunks for duty in duties))
         for link in self.links.values():
-            if link.chunks:
+            if link.duty.chunks:
                 link.process.kill()
         for number in tuple(self.links):
             link = self._part(number)
-            if link.chunks:
+            if link.duty.chunks:
                 link.pool.bury(link)
             else:
                 link.say(Message(wire.END, b""))
                 link.outbox.flush()
                 link.pool.give_back(link)
+        arenas.rest()
         if self.selector.get_map() is None:  # closed already
             return
         for key in tuple(self.selector.get_map().values()):

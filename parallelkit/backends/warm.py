@@ -19,13 +19,25 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 
-from .. import wire
+from .. import arenas, parcels, wire
 from ..board import SLOTS
+from ..leases import Berth
 from ..machine import resident
 from ..wire import Message, Outbox, Reader
 from .start import Starter, WorkerProcess, default
 
 _END = 1.0  # seconds for a process that was killed to be gone
+
+
+class Duty:
+    """What a worker and the run that has it know of each other."""
+
+    def __init__(self, ashore: bool = False) -> None:
+        self.chunks: deque[range] = deque()
+        self.learned = 0  # definitions sent
+        self.joined = False  # whether the run counts on it
+        self.heard = False  # whether it has taken in what it was sent first
+        self.ashore = ashore  # whether nothing may travel beside the messages
 
 
 class Link:
@@ -43,10 +55,9 @@ class Link:
         self.outbox = Outbox(sock)
         self.slot = pool.starter.board.slot(number)
         self.context: bytes | None = None
-        self.learned = 0
-        self.joined = False
+        self.berth = Berth(sole=True)
         self.memory = 0  # bytes resident when last looked at
-        self.chunks: deque[range] = deque()
+        self.duty = Duty()
 
     def read(self) -> list[Message]:
         """Receive what is there.
@@ -89,6 +100,8 @@ class Link:
     def close(self) -> None:
         """Let go of the worker, which then ends by itself if it is not busy."""
         self.sock.close()
+        self.berth.close()
+        arenas.lose(self.process)
         self.process.let_go()
 
 
@@ -210,11 +223,13 @@ class Pool:
 
 _lock = threading.Lock()
 _current: tuple[object, Pool] | None = None
+_over = False  # the interpreter ends
 
 
 def pool() -> Pool:
     """Return the pool whose workers are what they would be if they were started now."""
     global _current
+    leave_at_exit()
     starter = default()
     key = (starter, _identity(1), _identity(2))
     with _lock:
@@ -238,9 +253,23 @@ def shut() -> None:
         old, _current = _current, None
     if old is not None:
         old[1].retire()
+    arenas.shut()
+    parcels.kept.shut()
+
+
+def leave_at_exit() -> None:
+    """End this thread, without a word, if it still maps while the interpreter ends.
+
+    It is a daemon's, then, for others are waited for; its workers are being ended, which is no
+    error of its items.
+    """
+    if _over and threading.current_thread() is not threading.main_thread():
+        raise SystemExit
 
 
 def _shut_at_exit() -> None:
+    global _over
+    _over = True
     if _current is None:
         return
     with contextlib.suppress(OSError), _undisturbed():
@@ -262,8 +291,8 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _forget() -> None:
-    global _current, _lock
-    _lock = threading.Lock()
+    global _current, _lock, _over
+    _lock, _over = threading.Lock(), False
     if _current is not None:
         _current[1].forget()
         _current = None
