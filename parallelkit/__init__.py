@@ -12,17 +12,41 @@ import importlib
 TYPE_CHECKING = False  # type checkers take it for true, and importing `typing` costs 5 ms
 if TYPE_CHECKING:
     from . import errors as errors
+    from .executor import Executor as Executor
     from .machine import cpu_count as cpu_count
     from .maps import imap as imap
     from .maps import pmap as pmap
+    from .pool import Pool as Pool
     from .reduce import preduce as preduce
     from .shared import SharedArray as SharedArray
     from .shared import share as share
+    from .sync.gates import Barrier as Barrier
+    from .sync.gates import Event as Event
+    from .sync.locks import Condition as Condition
+    from .sync.locks import Lock as Lock
+    from .sync.locks import RLock as RLock
+    from .sync.numerals import Counter as Counter
+    from .sync.numerals import Value as Value
+    from .sync.permits import BoundedSemaphore as BoundedSemaphore
+    from .sync.permits import Semaphore as Semaphore
+    from .sync.queues import Queue as Queue
 
 __version__ = "0.1.0"
 
 _ROOMS = {
+    "Barrier": "sync.gates",
+    "BoundedSemaphore": "sync.permits",
+    "Condition": "sync.locks",
+    "Counter": "sync.numerals",
+    "Event": "sync.gates",
+    "Executor": "executor",
+    "Lock": "sync.locks",
+    "Pool": "pool",
+    "Queue": "sync.queues",
+    "RLock": "sync.locks",
+    "Semaphore": "sync.permits",
     "SharedArray": "shared",
+    "Value": "sync.numerals",
     "cpu_count": "machine",
     "imap": "maps",
     "parallel_map": "maps",
@@ -34,7 +58,19 @@ _ROOMS = {
 _ALIASES = {"parallel_map": "pmap", "parallel_reduce": "preduce"}
 
 __all__ = (
+    "Barrier",
+    "BoundedSemaphore",
+    "Condition",
+    "Counter",
+    "Event",
+    "Executor",
+    "Lock",
+    "Pool",
+    "Queue",
+    "RLock",
+    "Semaphore",
     "SharedArray",
+    "Value",
     "cpu_count",
     "imap",
     "parallel_map",

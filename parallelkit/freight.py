@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 MARK = 1
 """The first byte of a frame with freight; a pickle begins with another."""
 
+LONG = 1 << 18
+"""Bytes from which a piece of the pickle itself, such as long `bytes`, is read elsewhere.  Pickles
+of many small things come in pieces of a quarter of that, which belong in the message."""
+
 _SIZE = struct.Struct("<BQ")  # the mark, bytes of the manifest
 
 _NAMED = 16
@@ -123,7 +127,7 @@ class Hold:
         body, stitches = [], []
         at = 0
         for piece in [memoryview(piece) for piece in pieces]:
-            place = self._taken(piece) if piece.nbytes >= LARGE else None
+            place = self._taken(piece) if piece.nbytes >= LONG else None
             if place is None:
                 body.append(piece)
                 at += piece.nbytes
@@ -166,7 +170,7 @@ class Crate:
         body, cuts = [], []
         at = 0
         for piece in [memoryview(piece) for piece in pieces]:
-            if piece.nbytes >= LARGE:
+            if piece.nbytes >= LONG:
                 cuts.append((at, piece))
             else:
                 body.append(piece)

@@ -15,7 +15,7 @@ from .source import Source
 _SAMPLE = 64  # items and results that are pickled to learn what carrying one costs
 _WORTH_WEIGHING = 1e-3  # seconds the caller must have worked before that is worth knowing
 _CHEAP = 50e-6
-_PER_BYTE = 2e-9  # seconds to bring a byte of an array to a worker or back, through a socket
+_PER_BYTE = 3e-10  # seconds to copy a byte of an array into memory that was used before, and around
 
 
 class Turn(NamedTuple):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from parallelkit import arenas, freight, parcels, segments
 from parallelkit.arenas import Arena
-from parallelkit.freight import LARGE, MARK, Arrival, Crate, Hold, Stranded
+from parallelkit.freight import LARGE, LONG, MARK, Arrival, Crate, Hold, Stranded
 from parallelkit.leases import PRIVATE, Berth
 from parallelkit.machine import Memory
 from parallelkit.parcels import Parcels
@@ -83,7 +83,7 @@ def filled(number: int, length: int) -> bytes:
     return number.to_bytes(2) * (length // 2)
 
 
-LENGTHS = st.sampled_from([0, 10, LARGE - 2, LARGE, LARGE + 2, 3 * LARGE])
+LENGTHS = st.sampled_from([0, 10, LARGE - 2, LARGE, LARGE + 2, LONG - 2, LONG, 3 * LONG])
 NUMBERS = st.integers(0, 1 << 15)
 LEAVES = st.one_of(
     st.integers(),
@@ -144,7 +144,7 @@ def test_every_kind_of_segment_carries_it(kind, monkeypatch):
     if kind not in ("named", segments.kind_here()) and sys.platform != "linux":
         pytest.skip("there is no such kind here")
     monkeypatch.setenv(segments.KINDS, kind)
-    nest = [np.arange(ITEMS), bytes(LARGE), {"a": np.ones((2, ITEMS))}]
+    nest = [np.arange(ITEMS), bytes(LONG), {"a": np.ones((2, ITEMS))}]
     hold, crate = a_hold(), Crate(Parcels())
     assert same(loads(dumps(nest, hold)), nest)
     assert same(loads(dumps(nest, crate)), nest)
@@ -153,7 +153,7 @@ def test_every_kind_of_segment_carries_it(kind, monkeypatch):
 
 def test_no_room_in_a_crate_means_in_the_frame(monkeypatch):
     monkeypatch.setattr(parcels, "look", lambda: NOTHING)
-    nest = [np.arange(ITEMS), bytes(LARGE), "x" * LARGE, np.arange(ITEMS)[::-1]]
+    nest = [np.arange(ITEMS), bytes(LONG), "x" * LONG, np.arange(ITEMS)[::-1]]
     crate = Crate(Parcels())
     loaded = loads(dumps(nest, crate))
     assert same(loaded, nest)
@@ -166,7 +166,7 @@ def test_no_room_in_a_crate_means_in_the_frame(monkeypatch):
 def test_limits_of_the_sender_mean_in_the_frame(limit):
     import resource
 
-    number, nest = getattr(resource, limit), [np.arange(ITEMS), bytes(LARGE)]
+    number, nest = getattr(resource, limit), [np.arange(ITEMS), bytes(LONG)]
     with open("/proc/self/statm") as file:
         space = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE") + (1 << 24)
     lowest = {"RLIMIT_NOFILE": 5, "RLIMIT_FSIZE": 5, "RLIMIT_AS": space}[limit]
@@ -186,13 +186,13 @@ def test_what_is_small_has_no_manifest_and_what_is_large_no_bytes_in_the_frame()
     small = np.arange(ITEMS - 1)
     assert dumps(small, hold)[0] != MARK
     assert dumps(small, crate)[0] != MARK
-    large = [np.arange(ITEMS), bytes(LARGE)]
+    large = [np.arange(ITEMS), bytes(LONG)]
     for through in (hold, crate):
         frame = dumps(large, through)
         assert frame[0] == MARK
         assert len(frame) < 1000
         buffers, pieces = manifest(frame)
-        assert [place.length for place in (*buffers, *pieces)] == [LARGE, LARGE]
+        assert [place.length for place in (*buffers, *pieces)] == [LARGE, LONG]
         loads(frame)
 
 
@@ -225,7 +225,7 @@ def test_pickle_that_fails_gives_back_what_it_took():
     arrays = [np.arange(ITEMS), np.ones(ITEMS)]
     for through in (hold, crate):
         with pytest.raises(ValueError, match="not this one"):
-            dumps([*arrays, bytes(LARGE), Unpicklable()], through)
+            dumps([*arrays, bytes(LONG), Unpicklable()], through)
     assert_all_is_given_back(hold.arena)
     assert (crate.views, crate.packed, hold.size, hold.seen) == ([], [], 0, {})
     places, _ = manifest(dumps(arrays, hold))
@@ -244,21 +244,21 @@ def test_ctrl_c_in_the_middle_of_sealing_gives_back_what_was_taken(monkeypatch):
 
     monkeypatch.setattr(os, "pwrite", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        dumps([np.arange(ITEMS), bytes(LARGE), bytes(LARGE + 1)], hold)
+        dumps([np.arange(ITEMS), bytes(LONG), bytes(LONG + 1)], hold)
     assert len(written) == 4
     assert_all_is_given_back(hold.arena)
 
 
 def test_long_pieces_are_given_back_as_soon_as_they_are_read():
     hold = a_hold()
-    loaded = loads(dumps([bytes(LARGE), "x" * LARGE], hold))
+    loaded = loads(dumps([bytes(LONG), "x" * LONG], hold))
     assert_all_is_given_back(hold.arena)
-    assert len(loaded[0]) == LARGE
+    assert len(loaded[0]) == LONG
 
 
 def test_what_cannot_be_unpickled_is_given_back():
     hold = a_hold()
-    frame = dumps([np.arange(ITEMS), bytes(LARGE)], hold)
+    frame = dumps([np.arange(ITEMS), bytes(LONG)], hold)
     with pytest.raises((pickle.UnpicklingError, EOFError)):
         loads(frame[:-1])
     assert_all_is_given_back(hold.arena)
@@ -277,7 +277,7 @@ def test_freight_of_a_sender_that_is_gone_is_told():
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_frame_of_which_a_part_is_lost_gives_back_the_others(lost):
     hold = a_hold()
-    frame = dumps([np.arange(ITEMS), bytes(LARGE), np.ones(ITEMS)], hold)
+    frame = dumps([np.arange(ITEMS), bytes(LONG), np.ones(ITEMS)], hold)
     buffers, pieces = manifest(frame)
     gone = [buffers[0], pieces[0], buffers[1]][lost]
     token = gone.handle.token

@@ -32,7 +32,10 @@ PAGES = {
     "maps": ("Maps and reductions", ["maps", "amap", "reduce"]),
     "executors": ("Executors and pools", ["executor", "pool"]),
     "shared-arrays": ("Shared arrays", ["shared"]),
-    "sync": ("Locks, queues and counters", ["sync"]),
+    "synchronization": (
+        "Locks, queues and counters",
+        ["sync.locks", "sync.permits", "sync.gates", "sync.queues", "sync.numerals"],
+    ),
     "machine": ("What the machine gives", ["machine"]),
     "errors": ("Errors", ["errors"]),
 }
