@@ -160,6 +160,10 @@ class Definitions:
         """
         return _loads(frame, self._known, "what a worker returned", berth)
 
+    def send_anew(self) -> None:
+        """Send an array that comes up again as it then is, and not what was sent before."""
+        self._hold.parcels = None
+
     def beside(self) -> int:
         """Return the bytes that went beside the last frame."""
         return self._hold.size

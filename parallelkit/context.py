@@ -53,7 +53,7 @@ def capture(share: int) -> bytes:
     except OSError:  # it was deleted
         directory = None
     limits = (sys.getrecursionlimit(), sys.get_int_max_str_digits())
-    customs = (_decimals(), _float_errors(), _locale())
+    customs = (_decimals(), _float_errors(), _locale(), _family())
     settings = (
         *(_texts(sys.path), _texts(sys.argv), directory, environment, limits, customs),
         *(_levels(), _filters()),
@@ -87,7 +87,7 @@ def _move(
     directory: str | None,
     environment: dict[str, str],
     limits: tuple[int, int],
-    customs: tuple[Any, dict[str, str] | None, str | None],
+    customs: tuple[Any, dict[str, str] | None, str | None, bytes | None],
 ) -> None:
     sys.path[:] = path
     sys.argv[:] = argv
@@ -95,6 +95,7 @@ def _move(
     sys.set_int_max_str_digits(limits[1])
     _calculate(*customs[:2])
     _settle(customs[2])
+    _join(customs[3])
     if directory is not None:
         _enter(directory)
     for name in os.environ.keys() - environment.keys():
@@ -102,6 +103,22 @@ def _move(
     for name, value in environment.items():
         if os.environ.get(name) != value:
             os.environ[name] = value
+
+
+def _family() -> bytes | None:
+    """Return what a process shows to a `multiprocessing.Manager`, if there may be one."""
+    if "multiprocessing.managers" not in sys.modules:
+        return None
+    from multiprocessing.process import current_process
+
+    return bytes(current_process().authkey)
+
+
+def _join(key: bytes | None) -> None:
+    if key is not None:
+        from multiprocessing.process import current_process
+
+        current_process().authkey = key
 
 
 def limit_memory(allowance: int | None) -> None:

@@ -81,7 +81,7 @@ class Crew(Processes):
         super().__init__(root, most, max(1, cpu_count() // most), settings)
         # A map sends an array that comes again as it was the first time; between two tasks of an
         # executor its owner may have changed it.
-        self.definitions._hold.parcels = None  # noqa: SLF001
+        self.definitions.send_anew()
         self.initialized = False
 
     def retire(self, worker: int) -> None:

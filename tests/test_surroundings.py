@@ -171,3 +171,21 @@ def test_started_with_closed_descriptors(tmp_path: Path, start: str, closed: str
     line = f"{sys.executable} script.py {closed}"
     script(source, where=tmp_path, command=["sh", "-c", line], PARALLELKIT_START=start)
     assert (tmp_path / "result.txt").read_text() == "[0, 1, 2]"
+
+
+def test_managers_know_a_worker_as_one_of_the_family(tmp_path: Path, start: str) -> None:
+    source = """
+        from multiprocessing import Manager
+        from parallelkit import pmap
+
+        def put(item):
+            shared, position = item
+            shared[position] = position
+
+        if __name__ == "__main__":
+            with Manager() as manager:
+                shared = manager.dict()
+                pmap(put, [(shared, position) for position in range(5)], workers=2)
+                print(sorted(shared.items()) == [(i, i) for i in range(5)])
+    """
+    assert script(source, where=tmp_path, PARALLELKIT_START=start) == "True\n"
