@@ -12,6 +12,8 @@ import importlib
 TYPE_CHECKING = False  # type checkers take it for true, and importing `typing` costs 5 ms
 if TYPE_CHECKING:
     from . import errors as errors
+    from .amaps import amap as amap
+    from .amaps import arun as arun
     from .executor import Executor as Executor
     from .machine import cpu_count as cpu_count
     from .maps import imap as imap
@@ -47,6 +49,8 @@ _ROOMS = {
     "Semaphore": "sync.permits",
     "SharedArray": "shared",
     "Value": "sync.numerals",
+    "amap": "amaps",
+    "arun": "amaps",
     "cpu_count": "machine",
     "imap": "maps",
     "parallel_map": "maps",
@@ -71,6 +75,8 @@ __all__ = (
     "Semaphore",
     "SharedArray",
     "Value",
+    "amap",
+    "arun",
     "cpu_count",
     "imap",
     "parallel_map",
@@ -83,8 +89,8 @@ __all__ = (
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is first used (PEP 562): a worker needs none of them."""
-    if name == "errors":
-        return importlib.import_module(".errors", __name__)
+    if name in {"errors", "joblib"}:  # rooms that are used as such
+        return importlib.import_module(f".{name}", __name__)
     room = _ROOMS.get(name)
     if room is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -218,15 +218,29 @@ class Arena:
     def _may_grow(self, length: int) -> bool:
         """Whether the machine has so many bytes to spare; where it has not, a process is killed."""
         if length > self.allowance:
-            memory = self.look()
-            spare = memory.available - int(memory.whole * _RESERVE)
-            self.keep = memory.whole // _KEPT
+            spare = self._spare(max(self.keep, self.warm() - self._idle()))
+            if length > spare and self._idle():  # what was large enough for other sizes
+                spare = self._spare(0)
             if length > spare:
                 self.allowance = 0
                 return False
             self.allowance = max(length, min(_LOOK, spare // 16))  # others may grow meanwhile
         self.allowance -= length
         return True
+
+    def _spare(self, keep: int) -> int:
+        """Return how many bytes there are to grow by, with no more than `keep` of them idle here.
+
+        A block is for one size, so without this, what grows a little each time would end up with
+        six times the pages that it needs.
+        """
+        self._cool(keep)
+        memory = self.look()
+        self.keep = memory.whole // _KEPT
+        return memory.available - int(memory.whole * _RESERVE)
+
+    def _idle(self) -> int:
+        return sum(block.warm for blocks in self.open.values() for block in blocks)
 
     def _put(self, block: _Block) -> None:
         blocks = self.open.setdefault(block.size, [])

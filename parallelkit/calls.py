@@ -23,6 +23,9 @@ from .telling import warn
 
 if TYPE_CHECKING:
     from .backends import Backend
+    from .worker import Settings
+
+    Staffing = tuple[tuple[Any, ...], int, int, Settings]
 
 _REMEMBERED = 256  # functions whose cost is kept; a script has a handful
 
@@ -40,6 +43,20 @@ def begin(
     grace: float | None = 0.1,
 ) -> Engine:
     """Return the engine that runs a call when its results are asked for."""
+    limits, pace = terms(checked, work, source, ordered, ahead, grace)
+    here = _serially(work, checked) if checked.serial else work
+    return Engine(here, source, limits, pace, lambda: _open(checked, work))
+
+
+def terms(
+    checked: Plan,
+    work: Work,
+    source: Source,
+    ordered: bool = True,
+    ahead: int | None = None,
+    grace: float | None = 0.1,
+) -> tuple[Limits, Pace]:
+    """Return the limits of a call, and what is known of its function."""
     limits = Limits(
         workers=checked.workers,
         ordered=ordered,
@@ -52,9 +69,7 @@ def begin(
         ahead=ahead,
         grace=grace,
     )
-    pace = _pace(_key(work.fn, source), _crew(checked, source))
-    here = _serially(work, checked) if checked.serial else work
-    return Engine(here, source, limits, pace, lambda: _open(checked, work))
+    return limits, _pace(_key(work.fn, source), _crew(checked, source))
 
 
 def _alone(cause: BaseException) -> str:
@@ -111,10 +126,16 @@ def _open(checked: Plan, work: Work) -> Backend:
     """Return a backend for one run; loading what it takes is put off until it is needed."""
     try:
         from .backends.processes import Processes
-        from .worker import Settings
     except KeyboardInterrupt as interrupt:
         interrupt.__context__ = None  # a module may have been handling an error of its own
         raise
+
+    return Processes(*staffing(checked, work))
+
+
+def staffing(checked: Plan, work: Work) -> Staffing:
+    """Return what a backend is to know: what is run, by how many at most, and how."""
+    from .worker import Settings
 
     cpus = cpu_count()
     most = checked.workers if checked.named else min(checked.workers, cpus)
@@ -125,7 +146,7 @@ def _open(checked: Plan, work: Work) -> Backend:
         max_memory=checked.max_memory,
         timed=checked.timeout is not None,
     )
-    return Processes(root, most, max(1, cpus // most), settings)
+    return root, most, max(1, cpus // most), settings
 
 
 def _crew(checked: Plan, source: Source) -> int:

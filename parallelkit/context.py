@@ -28,6 +28,9 @@ _THREADS = (
 """How numerical libraries are told how many threads to start; each reads its own when loaded."""
 
 
+_JOBLIB = "LOKY_MAX_CPU_COUNT"
+"""How joblib is told of how many CPUs there are, which `n_jobs=-1` means."""
+
 _FLOAT_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 """What numpy starts with (numpy.seterr)."""
 
@@ -48,6 +51,8 @@ def capture(share: int) -> bytes:
     for name in _THREADS:
         environment.setdefault(name, str(share))
     environment["PARALLELKIT_WORKERS"] = str(share)
+    with contextlib.suppress(ValueError):  # joblib will say what is wrong with the user's own
+        environment[_JOBLIB] = str(min(share, int(environment.get(_JOBLIB, share))))
     try:
         directory = os.getcwd()
     except OSError:  # it was deleted
@@ -121,12 +126,20 @@ def _join(key: bytes | None) -> None:
         current_process().authkey = key
 
 
-def limit_memory(allowance: int | None) -> None:
-    """Let this process take `allowance` bytes more than it has now; None lifts our limit.
+def address_space() -> int:
+    """Return how many bytes of address space this process has (Linux)."""
+    import resource
 
-    It is address space that is limited (`RLIMIT_AS`), the only kind for which the kernel refuses
-    instead of killing: a function that asks for more gets a MemoryError.  Where the user has set a
-    limit, that is the most.
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def limit_memory(most: int | None) -> None:
+    """Let this process have `most` bytes of address space; None lifts our limit.
+
+    That (`RLIMIT_AS`) is the only kind of limit for which the kernel refuses instead of killing: a
+    function that asks for more gets a MemoryError.  Where the user has set a limit, that is the
+    most.
     """
     if os.name != "posix":
         return
@@ -134,11 +147,8 @@ def limit_memory(allowance: int | None) -> None:
 
     soft, hard = _inherited()
     limit = soft
-    if allowance is not None:
-        with open("/proc/self/statm", "rb") as file:
-            limit = int(file.read().split()[0]) * resource.getpagesize() + allowance
-        if soft != resource.RLIM_INFINITY:
-            limit = min(limit, soft)
+    if most is not None and most <= sys.maxsize:  # beyond that it is more than a limit can say
+        limit = most if soft == resource.RLIM_INFINITY else min(most, soft)
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 

@@ -23,6 +23,7 @@ PARTS = 1000
 
 _LOCKS = "make it inside the function: workers are processes, which a lock of threads cannot bind"
 _QUEUES = "return what the queue is for: results come back by themselves"
+_POOLS = "leave it out of what is sent, by __getstate__ say, or make one inside the function"
 _OPENED = "open it inside the function, or once in each worker with worker_state="
 ADVICE = {
     "_thread.lock": _LOCKS,
@@ -30,6 +31,10 @@ ADVICE = {
     "multiprocessing.synchronize.": _LOCKS,
     "multiprocessing.queues.": _QUEUES,
     "_queue.SimpleQueue": _QUEUES,
+    "multiprocessing.pool.": _POOLS,
+    "concurrent.futures.": _POOLS,
+    "parallelkit.pool.": _POOLS,
+    "parallelkit.executor.": _POOLS,
     "_io.": _OPENED,
     "socket.socket": _OPENED,
     "ssl.": _OPENED,

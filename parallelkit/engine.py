@@ -147,8 +147,9 @@ class Engine:
             assert self.backend is not None
             owed = self.outcomes.forget(event.worker)
             # One that was ended on purpose was forgotten then.
+            several = len(event.suspects) > 1
             for position in () if owed is None else event.suspects:
-                self.outcomes.died(position, self.backend.obituary(event.worker))
+                self.outcomes.died(position, self.backend.obituary(event.worker), several)
 
     # Commands.
 

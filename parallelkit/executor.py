@@ -56,7 +56,7 @@ class Executor(futures.Executor):
         49 [1, 2, 3]
     """
 
-    _hasty = False
+    _hasty = _parts = False
 
     def __init__(
         self,
@@ -84,7 +84,8 @@ class Executor(futures.Executor):
             max_memory=max_memory,
         )
         del mp_context
-        self._terms = Terms(plan(options), Initial(initializer, initargs), max_tasks_per_child)
+        initial = Initial(initializer, initargs)
+        self._terms = Terms(plan(options), initial, max_tasks_per_child, self._parts)
         self._max_workers = self._terms.most()
         self._desk = Desk(hasty=self._hasty)
         self._thread: threading.Thread | None = None

@@ -54,10 +54,14 @@ def pack_error(error: BaseException, carrier: Carrier) -> bytes:
     Exceptions of `__main__` arrive as the caller's own only through the `carrier` that knows the
     run's definitions.
     """
-    family = _family(error)
-    for one in family:  # they tell of a run within this one, whose results are nobody's now
-        uninscribe(one)
-    links = [_link(one, family) for one in family]
+    try:
+        family = _family(error)
+        for one in family:  # they tell of a run within this one, whose results are nobody's now
+            uninscribe(one)
+        links = [_link(one, family) for one in family]
+    except BaseException as reason:  # the class has its own ways with attributes
+        family = [_remote(_told(error), reason)]
+        links = [Link(None, None, False, _traceback(error))]
     try:
         body = _verified(family, links, carrier)
     except BaseException:  # pickling runs the user's code, which can raise anything
@@ -178,13 +182,12 @@ def _told(error: BaseException) -> str:
 
 
 def note(error: BaseException, text: str) -> None:
-    """Add a note to an exception, if that takes any."""
-    try:
-        error.add_note(text)
-    except AttributeError:  # a frozen dataclass
-        force(error, __notes__=[*getattr(error, "__notes__", ()), text])
-    except Exception:  # a class may have `__notes__` of its own
-        return
+    """Add a note to an exception, if that takes any.
+
+    Not by `add_note`, which a class may have of its own, and which a frozen dataclass refuses.
+    """
+    with suppress(Exception):  # a class may have `__notes__` of its own
+        force(error, __notes__=[*variables(error).get("__notes__", ()), text])
 
 
 def force(error: BaseException, **attributes: object) -> None:
@@ -193,24 +196,30 @@ def force(error: BaseException, **attributes: object) -> None:
         BaseException.__setattr__(error, name, value)
 
 
+def variables(error: BaseException) -> dict[str, Any]:
+    """Return what `vars(error)` does where the class does not forbid it."""
+    own: dict[str, Any] = BaseException.__getattribute__(error, "__dict__")
+    return own
+
+
 def inscribe(error: BaseException, **attributes: object) -> None:
     """Give `error` attributes, but for those that its class has already."""
     for name, value in attributes.items():
         with suppress(Exception):  # a class may have its own ways with attributes
             if not hasattr(error, name):
                 force(error, **{name: value})
-                vars(error).setdefault(_INSCRIBED, []).append(name)
+                variables(error).setdefault(_INSCRIBED, []).append(name)
 
 
 def uninscribe(error: BaseException) -> None:
     """Take the attributes away from `error` that `inscribe` gave it."""
-    for name in vars(error).pop(_INSCRIBED, ()):
-        vars(error).pop(name, None)
+    for name in variables(error).pop(_INSCRIBED, ()):
+        variables(error).pop(name, None)
 
 
 def _traceback(error: BaseException) -> str:
     """Return the user's frames as text, or nothing if there are none."""
-    frames = error.__traceback__
+    frames: TracebackType | None = BaseException.__getattribute__(error, "__traceback__")
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
         frames = frames.tb_next
     if frames is None:

@@ -48,7 +48,10 @@ class Governor:
         if now < self.due:
             return None
         self.due = now + PERIOD
-        seen = self.look()
+        try:
+            seen = self.look()
+        except OSError:  # not even a descriptor to look with is left
+            return None
         strained = seen.available < seen.whole * (_EASED if self.strained else _SHORT)
         if strained == self.strained or now < self.until:
             return None

@@ -122,7 +122,9 @@ class Home:
             price = min(self._price(chunk, values[:1]) for _ in range(2))  # the first is cold
             if price < _CHEAP and len(values) > 1:
                 price = self._price(chunk, values)
-        except Exception:  # the user's own __reduce__ can raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # the user's own __reduce__ can raise anything
             return None
         return price
 

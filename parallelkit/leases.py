@@ -14,6 +14,7 @@ other writes; and as both look at it from then on, neither gives it back.
 from __future__ import annotations
 
 import _thread
+import errno
 import mmap
 import os
 import weakref
@@ -33,8 +34,9 @@ PRIVATE = -1
 """In place of a block's index: the bytes lie in a parcel."""
 
 _SHARE = 16
-"""The part of the memory that may be held in others' arenas.  What comes beyond it is copied, so
-that what a caller keeps for long does not pin what workers could use again."""
+"""The part of the memory that may be held in others' arenas, by a caller, and by all its workers
+together.  What comes beyond it is copied, so that what a caller keeps for long does not pin what
+workers could use again, nor what a worker keeps, or has forked with, what the caller could."""
 
 _LEAST = 1 << 28  # and at least so many bytes
 
@@ -49,6 +51,7 @@ _lock = _thread.RLock()  # garbage collected under it may claim something
 _held = 0  # bytes held in arenas, but for those in `_freed`
 _freed: deque[int] = deque()  # a finalizer may run in any thread, between any two steps
 _most: int | None = None
+_each: int | None = None  # what a worker may keep of it
 
 
 class Berth:
@@ -60,6 +63,7 @@ class Berth:
     def __init__(self, sole: bool = False) -> None:
         self.sole = sole
         self.segments: dict[str, Segment] = {}
+        self.full = False  # whether this process holds its share of the caller's arena
         self.size = 0  # bytes that came, for who may set it back
         self.owed: list[Place] = []  # to be given back when there is room to map them
         self.parcels: weakref.WeakSet[Private] = weakref.WeakSet()
@@ -71,6 +75,8 @@ class Berth:
             OSError: The process that sent them has ended, or there is no room to map them here.
                 All places are given back, once that can be.
         """
+        if not self.sole:
+            self.full = _is_full()
         parcels: dict[str, Private] = {}
         owners: list[np.ndarray[Any, Any]] = []
         try:
@@ -87,7 +93,7 @@ class Berth:
 
         token = place.handle.token
         if token not in parcels:
-            parcels[token] = within_means(segments.attach(place.handle)).private()
+            parcels[token] = _attached(place).private()
             self.parcels.add(parcels[token])
         return np.frombuffer(parcels[token], np.uint8, place.length, place.start)
 
@@ -97,7 +103,7 @@ class Berth:
         segment = self._segment(place)
         self.size += place.length
         owner = np.frombuffer(segment, np.uint8, place.length, place.start)
-        if not _may_hold(place.length):
+        if self.full or not _may_hold(place.length, self.sole):
             owner = owner.copy()
             _give_back(segment, place)
             return owner
@@ -111,7 +117,7 @@ class Berth:
         """Return the bytes of a place, to be read now."""
         self.size += place.length
         start = place.start
-        segment = segments.attach(place.handle) if place.slot == PRIVATE else self._segment(place)
+        segment = _attached(place) if place.slot == PRIVATE else self._segment(place)
         return memoryview(segment)[start : start + place.length]
 
     def give_back(self, places: Sequence[Place]) -> None:
@@ -131,7 +137,7 @@ class Berth:
         segment = self.segments.get(token)
         if segment is None:
             self._part()
-            segment = self.segments[token] = within_means(segments.attach(place.handle))
+            segment = self.segments[token] = _attached(place)
             if self.sole:
                 segments.disown(place.handle)
             owed, self.owed = self.owed, []
@@ -154,17 +160,51 @@ class Berth:
             segment[LEFT] = 1
 
 
-def _may_hold(length: int) -> bool:
-    global _held, _most
+def _attached(place: Place) -> Segment:
+    """Return the segment of a place, mapped; OSError where it cannot be, for whatever reason."""
+    try:
+        return within_means(segments.attach(place.handle))
+    except MemoryError as error:  # a limit of addresses, which a message may well fit into
+        raise OSError(errno.ENOMEM, str(error)) from error
+
+
+def _may_hold(length: int, capped: bool = True) -> bool:
+    global _held
     with _lock:
-        if _most is None:
-            _most = max(_LEAST, look().whole // _SHARE)
-        while _freed:
-            _held -= _freed.popleft()
-        if _held + length > _most:
+        if capped and _kept() + length > _cap():
             return False
         _held += length
         return True
+
+
+def _is_full() -> bool:
+    """Whether a worker has kept so much of what it was sent that all together may be too much.
+
+    Each may have an item beyond that, however large, since it is only passing.
+    """
+    global _each
+    if not _held:
+        return False
+    with _lock:
+        if _each is None:
+            from .machine import cpu_count
+
+            _each = _cap() // cpu_count()
+        return _kept() >= _each
+
+
+def _cap() -> int:
+    global _most
+    if _most is None:
+        _most = max(_LEAST, look().whole // _SHARE)
+    return _most
+
+
+def _kept() -> int:
+    global _held
+    while _freed:
+        _held -= _freed.popleft()
+    return _held
 
 
 def _end(token: str, slot: int) -> None:

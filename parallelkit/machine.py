@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from .guests import allotted
+
 WORKERS = "PARALLELKIT_WORKERS"
 """The environment variable that says how many CPUs to use, whatever the machine says."""
 
@@ -97,8 +99,9 @@ class SharedMemory:
 def cpu_count() -> int:
     """Return how many CPUs this process may keep busy, at least 1.
 
-    That is the least of its affinity (or `PYTHON_CPU_COUNT`, from Python 3.13) and the cgroup
-    quotas around it, rounded up.  The environment variable `PARALLELKIT_WORKERS` overrides both.
+    That is the least of its affinity (or `PYTHON_CPU_COUNT`, from Python 3.13), the cgroup quotas
+    around it, rounded up, and what joblib left it if it is a worker of joblib's.  The environment
+    variable `PARALLELKIT_WORKERS` overrides all.
     A change of the variable or the affinity is seen at once, one of a quota within a second.
 
     Raises:
@@ -111,7 +114,7 @@ def cpu_count() -> int:
     asked = _asked()
     if asked is not None:
         return asked
-    allowed = _affinity().cpus
+    allowed = _allowed()
     quota = _recent_quota.cpus()
     return allowed if quota is None else min(allowed, quota)
 
@@ -121,7 +124,7 @@ def cpu_bound() -> int:
 
     It leaves out the quotas, which are files to be read.
     """
-    return _asked() or _affinity().cpus
+    return _asked() or _allowed()
 
 
 def cpu_reasons() -> list[Bound]:
@@ -130,7 +133,9 @@ def cpu_reasons() -> list[Bound]:
     Raises:
         ValueError: `PARALLELKIT_WORKERS` is set, but not to a positive integer.
     """
-    bounds = sorted([_affinity(), *_quotas("")], key=lambda bound: bound.cpus)
+    left = allotted()
+    shares = [] if left is None else [Bound(left, "share of a worker of joblib's")]
+    bounds = sorted([*shares, _affinity(), *_quotas("")], key=lambda bound: bound.cpus)
     asked = _asked()
     return bounds if asked is None else [Bound(asked, WORKERS), *bounds]
 
@@ -149,6 +154,10 @@ def _asked() -> int | None:
             "set it to a number such as 4, or unset it to use what the machine gives"
         )
     return asked
+
+
+def _allowed() -> int:
+    return min(_affinity().cpus, allotted() or UNKNOWN)
 
 
 def _affinity() -> Bound:
@@ -247,7 +256,7 @@ def _machine_memory(root: str) -> tuple[int, int, str]:
 
         found = psutil.virtual_memory()
         return found.total, found.available, "psutil"
-    except ImportError:
+    except (ImportError, FileNotFoundError):  # a sandbox without /proc, which psutil reads too
         pass
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

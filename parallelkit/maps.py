@@ -89,7 +89,7 @@ def pmap(
         engine.home.sink = results
     for block in engine.results():
         if block.failures:
-            results.extend(_kept(block, checked))
+            results.extend(kept(block, checked))
         else:
             results.extend(block.values)
     conclude(engine, results)
@@ -145,11 +145,11 @@ def _results(
     engine = begin(checked, work, source(iterables), ordered, AHEAD, grace)
     with contextlib.closing(engine.results()) as outcomes:  # now, not when it is collected
         for block in outcomes:
-            yield from _kept(block, checked) if block.failures else block.values
+            yield from kept(block, checked) if block.failures else block.values
     conclude(engine, [])
 
 
-def _kept(block: Block, checked: Plan) -> Iterator[Any]:
+def kept(block: Block, checked: Plan) -> Iterator[Any]:
     """Yield the outcomes of a block with failures, as the caller wants them."""
     for offset, value in enumerate(block.values):
         error = block.failures.get(offset)

@@ -133,7 +133,7 @@ def _seconds(name: str, value: Any) -> float | None:
         return None
     seconds = _number(name, value, "a number of seconds or None")
     if not 0 < seconds < math.inf:
-        raise ValueError(f"{name} must be a number of seconds above 0, got {value!r}")
+        raise ValueError(f"{name} must be a number of seconds above 0, got {shortened(value)}")
     return seconds
 
 
@@ -147,7 +147,7 @@ def _memory(value: Any) -> int | None:
 def _backoff(value: Any) -> float:
     seconds = _number("backoff", value, "a number of seconds")
     if not 0 <= seconds < math.inf:
-        raise ValueError(f"backoff must be a number of seconds, 0 or more, got {value!r}")
+        raise ValueError(f"backoff must be a number of seconds, 0 or more, got {shortened(value)}")
     return seconds
 
 
@@ -155,7 +155,10 @@ def _number(name: str, value: Any, what: str) -> float:
     # By method, so that numbers of numpy are some; strings, which float() would take, are none.
     if isinstance(value, bool | str | bytes) or not hasattr(type(value), "__float__"):
         raise TypeError(f"{name} must be {what}, got {shortened(value)}")
-    return float(value)
+    try:
+        return float(value)
+    except Exception:  # an integer beyond any float, a decimal that signals, a method of the user's
+        raise ValueError(f"{name} must be {what}, got {shortened(value)}") from None
 
 
 def _count(name: str, value: Any, least: int) -> int | None:
@@ -164,7 +167,7 @@ def _count(name: str, value: Any, least: int) -> int | None:
         return None
     count = _integer(name, value)
     if count < least:
-        raise ValueError(f"{name} must be at least {least}, got {value!r}")
+        raise ValueError(f"{name} must be at least {least}, got {shortened(value)}")
     return count
 
 

@@ -16,7 +16,7 @@ from .backends import Block
 from .chunking import split
 from .errors import ItemTimeout, ParallelError, WorkerDied, shortened
 from .events import Done
-from .failures import inscribe, note, uninscribe
+from .failures import inscribe, note, uninscribe, variables
 from .folding import fold
 from .source import Source
 
@@ -100,6 +100,7 @@ class Outcomes:
         self.strays = Strays()
         self.blocks: dict[int, Block] = {}
         self.errors: dict[int, BaseException] = {}
+        self.doubtful: set[int] = set()  # those that were one of several suspects, so far
         self.sent: dict[int, deque[range]] = {}
 
     def send(self, worker: int, chunk: range) -> None:
@@ -136,7 +137,8 @@ class Outcomes:
                 self.strays.add(start + offset, self.item, error)
                 continue
             self.errors[start + offset] = self.inscribed(error, start + offset)
-            if not isinstance(error, self.work.retry_on):
+            # As `except` does: not by `__class__`, which is an attribute of the user's.
+            if not issubclass(type(error), self.work.retry_on):
                 event.hopeless = (*event.hopeless, start + offset)
         op = self.work.op
         for part in split(range(start, event.stop), event.failed):
@@ -149,8 +151,11 @@ class Outcomes:
             return self.blocks.pop(chunk.start)
         return Block([None], {0: self.errors.pop(chunk.start)})
 
-    def died(self, position: int, how: str) -> None:
-        """Record that a worker died, and how, on the item at `position`."""
+    def died(self, position: int, how: str, doubtful: bool = False) -> None:
+        """Record that a worker died, and how, on the item at `position`, or near it."""
+        self.doubtful.discard(position)
+        if doubtful:
+            self.doubtful.add(position)
         text = (
             f"a worker {how} while it ran {self.item(position)}; "
             "retries= and on_error= say what becomes of such an item"
@@ -180,12 +185,12 @@ class Outcomes:
         A class of the user's may have attributes of these names, which then are left alone.  What
         a run within the item has told of its own items makes room.
         """
-        before = vars(error).get("replay")
+        before = variables(error).get("replay")
         if isinstance(before, Replay) and before.work is self.work:
             return error
         uninscribe(error)
         arguments = self._arguments(position)
-        if not isinstance(error, WorkerDied | ItemTimeout):
+        if type(error) not in (WorkerDied, ItemTimeout):
             note(error, f"{_NOTE}{self.item(position)}")
         replay = Replay(self.work, arguments, position)
         item = arguments[0] if len(arguments) == 1 else arguments
@@ -197,5 +202,8 @@ class Outcomes:
         results = dict(enumerate(given)) if self.work.op is None else {}
         for start, block in self.blocks.items() if self.work.op is None else ():
             results.update(enumerate(block.values, start))
-        failures = {at: each for at, each in sorted(self.errors.items()) if at not in results}
+        # A suspect that the end of the run kept from being tried alone has not failed.
+        cleared = {at for at in self.doubtful if isinstance(self.errors.get(at), WorkerDied)}
+        cleared.update(results)
+        failures = {at: each for at, each in sorted(self.errors.items()) if at not in cleared}
         inscribe(error, results=results, failures=failures)

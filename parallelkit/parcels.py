@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -89,6 +90,8 @@ class Parcels:
 
     def give_back(self, parcels: Sequence[Parcel]) -> None:
         """Keep parcels for later, which no further reader will be told of, as far as fits."""
+        if sys.is_finalizing():  # there is no later, and no room can be loaded to look
+            return
         room = look().whole // _SHARE
         with self.lock:
             self.idle.extend(parcels)

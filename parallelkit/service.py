@@ -28,7 +28,7 @@ from .machine import cpu_count
 from .options import Plan
 from .outcomes import Outcomes, Work
 from .scheduler import Limits
-from .tasks import RAISED, Initial, call, call_each
+from .tasks import RAISED, Errand, Initial, call, call_each
 from .trips import Journeys
 from .worker import Settings
 
@@ -44,6 +44,8 @@ class Terms(NamedTuple):
     plan: Plan
     initial: Initial
     tasks_per_worker: int | None
+    parts: bool = False
+    """Whether its tasks are parts of one call: cut to size, with arrays that stay as they are."""
 
     def most(self) -> int:
         """Return how many workers there may be."""
@@ -60,8 +62,9 @@ class Fates(Outcomes):
         """Return words for the task at `position`."""
         return self.source.words(position)
 
-    def died(self, position: int, how: str) -> None:
+    def died(self, position: int, how: str, doubtful: bool = False) -> None:
         """Record that a worker died, and how, on the task at `position`."""
+        del doubtful  # a task travels alone, or tells itself which of several it was
         text = f"a worker {how} while it ran {self.item(position)}; the executor goes on"
         self.errors[position] = TaskDied(text)
 
@@ -69,7 +72,8 @@ class Fates(Outcomes):
         """Have `error` tell the call, unless its message does."""
         if not isinstance(error, WorkerDied | TimeoutError):
             future = self.source.bound[position].task()
-            if future is not None and future.function() is not call_each:  # which tells it itself
+            fn = call_each if future is None else future.function()
+            if fn is not call_each and not isinstance(fn, Errand):  # which tell it themselves
                 note(error, RAISED + self.item(position))
         return error
 
@@ -79,9 +83,6 @@ class Crew(Processes):
 
     def __init__(self, root: tuple[object, ...], most: int, settings: Settings) -> None:
         super().__init__(root, most, max(1, cpu_count() // most), settings)
-        # A map sends an array that comes again as it was the first time; between two tasks of an
-        # executor its owner may have changed it.
-        self.definitions.send_anew()
         self.initialized = False
 
     def retire(self, worker: int) -> None:
@@ -243,7 +244,7 @@ class Service(Engine):
 def _journeys(desk: Desk, terms: Terms) -> Journeys:
     plan = terms.plan
     # What is promised for each task by itself needs each to travel by itself.
-    each = plan.timeout or plan.retries or terms.tasks_per_worker
+    each = plan.timeout or plan.retries or terms.tasks_per_worker or terms.parts
     return Journeys(desk, terms.most(), together=not each)
 
 
@@ -266,6 +267,10 @@ def _crew(terms: Terms) -> Crew:
     settings = Settings(urgent=False, max_memory=terms.plan.max_memory, timed=True)
     crew = Crew((call, terms.initial, None), terms.most(), settings)
     crew.initialized = terms.initial.initializer is not None
+    if not terms.parts:
+        # A map sends an array that comes again as it was the first time; between two tasks of an
+        # executor its owner may have changed it.
+        crew.definitions.send_anew()
     return crew
 
 

@@ -71,6 +71,18 @@ def call_each(fn: Callable[..., Any], rows: list[tuple[Any, ...]]) -> list[Any]:
     return results
 
 
+class Errand:
+    """A task's function that finds words for itself, and whose errors tell what raised them."""
+
+    def __call__(self) -> Any:
+        """Do the work."""
+        raise NotImplementedError
+
+    def words(self) -> str:
+        """Return words for the work, for a message."""
+        raise NotImplementedError
+
+
 def told(task: Task) -> str:
     """Return words for a call.
 
@@ -81,6 +93,8 @@ def told(task: Task) -> str:
     fn, args, kwargs = task
     if fn is call_each:
         return f"{len(args[1])} calls, the first {told((args[0], args[1][0], {}))}"
+    if isinstance(fn, Errand):
+        return fn.words()
     name = getattr(fn, "__qualname__", None)
     texts = [shortened(each) for each in args[:_MANY]]
     texts += [f"{key}={shortened(value)}" for key, value in list(kwargs.items())[:_MANY]]

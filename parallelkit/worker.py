@@ -23,7 +23,7 @@ from . import lending, stacks, wire
 from .arenas import Arena
 from .board import Slot
 from .codec import Replica, missing
-from .context import limit_memory, put_back, put_in_force, serially
+from .context import address_space, limit_memory, put_back, put_in_force, serially
 from .failures import pack_error
 from .folding import fold
 from .freight import Stranded
@@ -69,15 +69,34 @@ class Job:
         self.broken: bytes | None = None
         self.stride = 1
         self.gaps: frozenset[int] = frozenset()  # positions whose items could not be sent
+        self.most: int | None = None  # bytes of address space there may be while the function runs
+        if settings.max_memory is not None:
+            self.most = address_space() + settings.max_memory
 
     def learn(self, blob: bytes | bytearray) -> None:
         """Take in a definition; the first is the function, with what goes with it."""
+        before = 0 if self.most is None else address_space()
         with serially():  # what is imported may map something at its top level
             root = self.replica.learn(blob)
+        if self.most is not None:  # what the function brings along is not what it takes
+            self.most += address_space() - before
         if self.fn is None:
             self.fn, make_state, self.op = root
             if make_state is not None:
                 self.fn = partial(self.fn, make_state())
+
+    def confined(self, act: Callable[..., Any], *arguments: Any) -> Any:
+        """Return `act(*arguments)`, which may take no more memory than the function may.
+
+        Only so long: without room to read an item or to tell of an error, a worker would die.
+        """
+        if self.most is None:
+            return act(*arguments)
+        limit_memory(self.most)
+        try:
+            return act(*arguments)
+        finally:
+            limit_memory(None)
 
     def calls(self, columns: tuple[Any, ...], start: int) -> Iterator[Any]:
         """Return an iterator of the arguments of each call, each a tuple if there are several."""
@@ -174,7 +193,6 @@ class Worker:
             self.context = settings.context
             put_in_force(self.context)
         lending.begin(settings.max_memory is None)
-        limit_memory(settings.max_memory)
         # What is mapped would count against the limit, which is the function's to use up.
         arena = self.arena if settings.max_memory is None else None
         self.job = Job(settings, arena, self.berth)
@@ -224,7 +242,7 @@ class Worker:
         """
         self.job.replica.laden = not message.seconds
         try:
-            columns = self.job.replica.loads(message.body)
+            columns = self.job.confined(self.job.replica.loads, message.body)
         except Stranded:
             self.say(Message(wire.DONE, b"", start + count, wire.STRANDED))
         except BaseException as error:  # an item's own __setstate__ can raise anything
@@ -249,7 +267,7 @@ class Worker:
             slot.stamp(position, size, perf_counter_ns())
             before = len(values)
             try:
-                run(job.fn, islice(calls, size), values.append)
+                job.confined(run, job.fn, islice(calls, size), values.append)
             except BaseException as error:  # SystemExit and KeyboardInterrupt are the item's too
                 failures[len(values)] = pack_error(error, self.job.replica)
                 values.append(None)

@@ -27,8 +27,9 @@ PROC = os.path.isdir("/proc/self/task")
 SHM = "/dev/shm"
 GRACE = 5.0  # seconds for processes and threads to end: a kill takes 0.5, a loaded machine 10 times
 PAUSE = 0.01  # seconds between looks at what has no descriptor to wait on, such as a dying thread
-# Set by pytest around each phase, and by nobody else.
-IGNORED = {"PYTEST_CURRENT_TEST"}
+# Environment variables that pytest sets around each phase, and that joblib and threadpoolctl set
+# when they are first imported.
+IGNORED = {"PYTEST_CURRENT_TEST", "KMP_INIT_AT_FORK", "KMP_DUPLICATE_LIB_OK"}
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from parallelkit import context
 from parallelkit.context import capture, put_in_force
 
 THREADS = context._THREADS
+NAMES = ("PARALLELKIT_WORKERS", "LOKY_MAX_CPU_COUNT")
 
 # A fresh process puts in force, one after the other, what comes in, and says what it is then.
 WORKER = """
@@ -71,7 +72,7 @@ def test_what_the_caller_removed_is_removed(monkeypatch):
 
     assert "COLOUR" not in environment
     assert "OTHER" not in environment
-    assert environment.keys() - os.environ.keys() <= {*THREADS, "PARALLELKIT_WORKERS", "LC_CTYPE"}
+    assert environment.keys() - os.environ.keys() <= {*THREADS, *NAMES, "LC_CTYPE"}
 
 
 def test_libraries_are_told_their_share_unless_the_user_told_them(monkeypatch):
@@ -223,7 +224,7 @@ def test_the_same_surroundings_are_the_same_bytes():
 
 
 def test_putting_in_force_what_holds_changes_nothing(monkeypatch):
-    for name in (*THREADS, "PARALLELKIT_WORKERS"):
+    for name in (*THREADS, *NAMES):
         monkeypatch.setenv(name, "1")
     path, argv, environment = [*sys.path], [*sys.argv], dict(os.environ)
     captured = capture(1)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pickle
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import cloudpickle
 import pytest
 
+from parallelkit import Executor, Pool
 from parallelkit.culprits import ADVICE, DEPTH, PARTS, unpicklable
 
 LOCK = threading.Lock()
@@ -84,6 +86,15 @@ def test_each_kind_gets_its_advice():
         assert message([connection]).endswith("\n" + ADVICE["socket.socket"])
     assert message(n for n in "a").endswith("\npass a list of what it yields")
     assert message(threading.local()).endswith("\nmake it inside the function")
+
+
+@pytest.mark.parametrize("make", [lambda: Pool(1), lambda: Executor(1), ThreadPoolExecutor])
+def test_a_pool_is_named_and_not_what_it_is_made_of(make):
+    with make() as pool:
+        path, advice = message(Plain(pool=pool)).split("\n")
+
+    assert path.partition(" cannot be sent to another process: ")[2].startswith("item.pool: ")
+    assert advice == ADVICE["parallelkit.pool."]
 
 
 def test_hostile_objects_are_told_as_they_are():

@@ -122,3 +122,13 @@ def test_the_news_alternate(shares: list[float]) -> None:
     told = [each for each in news if each is not None]
     assert all(a != b for a, b in pairwise(told))
     assert not governor.strained
+
+
+def test_a_look_that_cannot_be_taken_is_no_news() -> None:
+    def blind() -> Memory:
+        raise OSError("too many open files")
+
+    governor = Governor(blind)
+    governor.begin(0.0)
+    assert governor.check(PERIOD) is None
+    assert governor.due == 2 * PERIOD

@@ -147,10 +147,11 @@ def test_what_cannot_be_pickled_has_no_price(monkeypatch):
     assert weighed(lambda x: lambda: x, [1, 2], monkeypatch)[1] is None
 
 
-def test_an_empty_answer_to_pickle_has_no_price(monkeypatch):
+@pytest.mark.parametrize("error", [SystemError, SystemExit, GeneratorExit])
+def test_an_empty_answer_to_pickle_has_no_price(error, monkeypatch):
     class Grudging:
         def __reduce__(self):
-            raise SystemError("never")
+            raise error
 
     assert weighed(lambda _: Grudging(), [1, 2], monkeypatch)[1] is None
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import faults
+import numpy as np
 import pytest
 from faults import STARTS, kill, live, noted
 from scripts import script
@@ -249,8 +250,38 @@ def test_a_working_directory_that_is_gone(start: str, tmp_path: Path) -> None:
     assert script(source, where=tmp_path, PARALLELKIT_START=start) == "right\n"
 
 
+@linux
+def test_an_item_beyond_the_limit_costs_itself_alone() -> None:
+    large = b"x" * (1 << 27)
+    limits: dict[str, Any] = {"workers": 2, "max_memory": 1 << 26, "on_error": "return"}
+    found = pmap(len, [large, b"a", large, b""], **limits)
+
+    assert [type(each) for each in found] == [MemoryError, int, MemoryError, int]
+    assert [each.index for each in found[::2]] == [0, 2]
+
+
+@linux
+def test_what_the_function_brings_along_does_not_count() -> None:
+    table = np.arange(1 << 23)
+
+    assert pmap(lambda x: table[x], [1, 2], workers=2, max_memory=1 << 24) == [1, 2]
+    assert pmap(
+        lambda state, x: state[x],
+        [1, 2],
+        workers=2,
+        max_memory=1 << 24,
+        worker_state=partial(bytes, 1 << 27),
+    ) == [0, 0]
+
+
 def take(x: int) -> int:
     return len(bytearray(1 << 30)) if x == 3 else -x
+
+
+@linux
+@pytest.mark.parametrize("limit", [sys.maxsize, 10**30])
+def test_a_limit_beyond_all_memory_is_none(limit: int) -> None:
+    assert pmap(abs, range(9), workers=2, max_memory=limit) == list(range(9))
 
 
 @linux

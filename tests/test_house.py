@@ -21,9 +21,9 @@ HOUSE = ROOT / "parallelkit"
 # From the ground up; a room imports from lower rows only, so that no cycle can be.  Where rooms of
 # one floor of the design need each other, the floor is a flight of stairs.
 FLOORS = [
-    {"errors", "events"},
+    {"errors", "events", "guests"},
     # Floor 1: what the computer gives, and how much to hand out.
-    {"machine", "chunking", "board", "wire", "lending", "telling"},
+    {"machine", "chunking", "board", "wire", "lending", "telling", "branches", "rota", "loops"},
     {"shortage"},
     {"segments", "ledgers"},
     {"slabs", "handles", "operators", "arenas"},
@@ -59,9 +59,12 @@ FLOORS = [
     {"broken", "desk"},
     {"trips"},
     {"service"},
+    # Runs that async callers wait for: one among many, then the thread that serves them all.
+    {"visits"},
+    {"host", "feeding"},
     # Floors 6 and 7: what users call.
     {"maps", "reduce"},
-    {"executor", "results", "files"},
+    {"executor", "results", "files", "amaps"},
     {"pool"},
     {"joblib", "__main__"},
     {""},  # the package itself, whose names come from all rooms
@@ -82,6 +85,8 @@ TESTED_IN = {
     "broken": "test_executor",  # two classes, which mean something only in a future
     "results": "test_pool",  # which hands them out
     "service": "test_executor_faults",  # how it lives is how executors do
+    "visits": "test_amaps",  # a run, and
+    "host": "test_amaps_real",  # the thread that serves it, are seen by callers and processes
     "backends": "test_engine",  # a port does nothing by itself
     "events": "test_scheduler",  # words mean something only in a run
 }
@@ -103,8 +108,8 @@ VAGUE = re.compile(
 HEAVY = ["numpy", "asyncio", "cloudpickle", "psutil", "multiprocessing"]
 HEAVY_IN_WORKERS = ["numpy", "asyncio", "inspect", "cloudpickle", "psutil"]
 # Modules beyond an empty interpreter's: 57 where sockets, mmap, pickle and typing are all that a
-# worker needs; tempfile and secrets together add 25 and 6 ms.  The rooms for large buffers are eight
-# and 3 ms, paid once by the zygote and not by each worker that first gets an array.
+# worker needs; tempfile and secrets together add 25 and 6 ms.  The rooms for large buffers are
+# eight and 3 ms, paid once by the zygote and not by each worker that first gets an array.
 WORKER_MODULES = 78
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

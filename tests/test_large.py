@@ -243,3 +243,27 @@ def test_an_array_that_many_name_is_written_once() -> None:
     total: Sum = partial(np.sum)
     assert pmap(total, [named] * 1000, workers=2) == [float(before.sum())] * 1000
     assert pmap(die_at, [1] * 100, [named] * 100, workers=2) == [float(before.sum())] * 100
+
+
+HELD = """
+    import numpy as np
+    from parallelkit import imap, pmap
+
+    results = pmap(lambda i: np.full(300_000, i, float), range(4), workers=2)
+    unread = imap(lambda array: array * 2, [results[0]] * 1000, workers=2)
+    next(unread)
+
+    class Late:
+        def __del__(self):
+            print(results[3][-1])
+
+    late = Late()
+    late.itself = late
+"""
+
+
+def test_the_interpreter_ends_quietly_while_results_and_an_iterator_are_held(
+    tmp_path: Path, start: str
+) -> None:
+    said = script(HELD, where=tmp_path, PARALLELKIT_START=start, PYTHONDEVMODE="1")
+    assert said == "3.0\n"

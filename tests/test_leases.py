@@ -235,7 +235,7 @@ def test_beyond_the_cap_results_are_copied_and_blocks_given_back(monkeypatch):
     leases._may_hold(0)  # so that what is free by now is counted
     monkeypatch.setattr(leases, "_most", leases._held + 2 * LEAST)
     places = [block(arena, number) for number in range(4)]
-    arrays = Berth().claim(places)
+    arrays = Berth(sole=True).claim(places)
     assert [state(place) for place in places] == [TAKEN, TAKEN, GIVEN_BACK, GIVEN_BACK]
     assert {block(arena, 9), block(arena, 9)} == set(places[2:])
     assert [array[-1] for array in arrays] == [0, 1, 2, 3]
@@ -243,6 +243,24 @@ def test_beyond_the_cap_results_are_copied_and_blocks_given_back(monkeypatch):
     (again,) = Berth().claim([block(arena, 7)])
     assert not again.flags.owndata  # there is room again
     del arrays
+
+
+def test_what_a_worker_keeps_beyond_its_share_is_copied_but_one_item_may_be_any_size(monkeypatch):
+    arena = roomy()
+    gc.collect()
+    leases._may_hold(0)
+    monkeypatch.setattr(leases, "_each", leases._held + 1)
+    berth = Berth()
+    item = berth.claim([block(arena, number, 3 * LEAST) for number in range(2)])
+    assert [array.flags.owndata for array in item] == [False, False]
+    (further,) = berth.claim([place := block(arena, 7)])
+    assert further.flags.owndata
+    assert state(place) == GIVEN_BACK
+    assert (further[0], item[1][-1]) == (7, 1)
+    del item[:]
+    (again,) = berth.claim([block(arena, 8)])
+    assert not again.flags.owndata
+    del again
 
 
 def test_what_is_held_is_counted_right():
@@ -296,6 +314,26 @@ def test_what_cannot_be_mapped_now_is_given_back_when_it_can_be(sender):
     assert berth.owed == []
     assert array[0] == 4
     assert sender.place(5) == place
+
+
+@linux
+def test_no_addresses_left_is_told_as_what_cannot_be_mapped(sender):
+    import resource
+
+    berth, before = Berth(sole=True), resource.getrlimit(resource.RLIMIT_AS)
+    place = sender.place(3)
+    segment = segments.create(1 << 26)
+    parcel = Place(segment.handle(), PRIVATE, 0, LEAST)
+    with open("/proc/self/statm") as statm:
+        used = int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 25), before[1]))
+    try:
+        for lost in (place, parcel):
+            with pytest.raises(OSError, match="Cannot allocate memory"):
+                berth.claim([lost])
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert berth.owed == [place]
 
 
 def test_private_bytes_are_one_mapping_for_a_claim_and_stay_here():

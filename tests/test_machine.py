@@ -350,6 +350,10 @@ def test_computer_without_proc_asks_psutil_then_sysconf_then_nobody(tmp_path, mo
 
     found = machine._machine_memory(str(tmp_path))
     assert (found[0], found[2]) == (psutil.virtual_memory().total, "psutil")
+    with monkeypatch.context() as without:
+        without.setattr(psutil, "PROCFS_PATH", str(tmp_path), raising=False)
+        told = machine._machine_memory(str(tmp_path))[2]
+        assert told == ("sysconf" if sys.platform == "linux" else "psutil")
     monkeypatch.setitem(sys.modules, "psutil", None)
     assert machine._machine_memory(str(tmp_path))[1:] == (found[0], "sysconf")
     monkeypatch.delattr(os, "sysconf")

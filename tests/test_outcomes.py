@@ -150,6 +150,18 @@ def test_the_error_that_ends_a_run_has_all_that_is_known() -> None:
     assert error.failures == {5: error}
 
 
+def test_a_suspect_that_was_not_tried_alone_has_not_failed() -> None:
+    outcomes = made()
+    for position in (2, 3, 4):
+        outcomes.died(position, "was killed by SIGKILL", doubtful=True)
+    outcomes.died(3, "was killed by SIGKILL")
+    outcomes.errors[4] = ValueError("tried alone, it raised")
+    error: Any = outcomes.errors[3]
+    outcomes.summed_up(error, [])
+
+    assert [*error.failures] == [3, 4]
+
+
 def test_a_reduction_has_no_results_by_position() -> None:
     outcomes = made(op=operator.add)
     outcomes.send(1, range(4))

@@ -49,6 +49,23 @@ class Speechless(Exception):
     __repr__ = __str__
 
 
+class Closed(Exception):
+    """Tells nothing of itself, as a proxy whose object is gone."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(f"no {name}")
+
+
+class Unmarkable(Exception):
+    """Takes neither notes nor attributes."""
+
+    def add_note(self, note: str) -> None:
+        raise KeyboardInterrupt
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise RuntimeError(f"no {name}")
+
+
 class Quit(BaseException):
     pass
 
@@ -74,6 +91,8 @@ def fail(name: str) -> Any:
         "demanding": lambda: Demanding(7, reason="why"),
         "unreduced": lambda: Unreduced("plain"),
         "speechless": lambda: Speechless("quiet"),
+        "closed": lambda: Closed("shut"),
+        "unmarkable": lambda: Unmarkable("clean"),
         "group": lambda: ExceptionGroup("all", [ValueError(1), TypeError("two")]),
         "quit": lambda: Quit("now"),
         "interrupt": lambda: KeyboardInterrupt("odd"),
@@ -125,6 +144,24 @@ def test_what_cannot_be_shown_arrives() -> None:
     error = caught("speechless")
     assert type(error) is Speechless
     assert error.args == ("quiet",)
+
+
+def test_what_tells_nothing_of_itself_costs_no_worker() -> None:
+    why = "(sent as text, because RuntimeError: no __cause__)"
+    for options in ({"workers": 2, "on_error": "return"}, {"workers": 2}, {}):
+        try:
+            error: Any = pmap(fail, ["closed"], **options)[0]
+        except Exception as raised:
+            error = raised
+        assert type(error) is (RemoteError if options else Closed)
+        assert str(error) == ("test_raised.Closed: shut\n" + why if options else "shut")
+
+
+def test_what_refuses_notes_and_attributes_has_them_all_the_same() -> None:
+    error = caught("unmarkable")
+    assert type(error) is Unmarkable
+    assert error.item == "unmarkable"
+    assert error.__notes__[-1] == "parallelkit: raised by item 0 ('unmarkable')"
 
 
 def test_a_group_arrives_with_its_members() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 
 from parallelkit import imap, pmap, preduce
+from parallelkit.errors import shortened
 
+HUGE = 10**5000  # has more digits than Python agrees to show
 COUNT = "must be an integer or None, got"
 SECONDS = "must be a number of seconds or None, got"
 ABOVE = "must be a number of seconds above 0, got"
@@ -20,6 +23,7 @@ MODES = 'on_error must be "raise", "return" or "skip", got'
 
 WRONG: list[tuple[str, Any, type[Exception], str]] = [
     ("workers", 0, ValueError, "workers must be at least 1, got 0"),
+    ("workers", -HUGE, ValueError, f"workers must be at least 1, got {shortened(-HUGE)}"),
     ("workers", 2.0, TypeError, f"workers {COUNT} 2.0"),
     ("chunksize", -1, ValueError, "chunksize must be at least 1, got -1"),
     ("chunksize", "9", TypeError, f"chunksize {COUNT} '9'"),
@@ -27,6 +31,8 @@ WRONG: list[tuple[str, Any, type[Exception], str]] = [
     ("timeout", -1.5, ValueError, f"timeout {ABOVE} -1.5"),
     ("timeout", float("nan"), ValueError, f"timeout {ABOVE} nan"),
     ("timeout", float("inf"), ValueError, f"timeout {ABOVE} inf"),
+    ("timeout", 10**400, ValueError, f"timeout {SECONDS} {shortened(10**400)}"),
+    ("timeout", Decimal("sNaN"), ValueError, f"timeout {SECONDS} Decimal('sNaN')"),
     ("timeout", "3", TypeError, f"timeout {SECONDS} '3'"),
     ("timeout", True, TypeError, f"timeout {SECONDS} True"),
     ("timeout", [1], TypeError, f"timeout {SECONDS} [1]"),
@@ -68,7 +74,9 @@ CALLS: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize(
-    ("option", "value", "kind", "message"), WRONG, ids=[f"{one[0]}={one[1]}" for one in WRONG]
+    ("option", "value", "kind", "message"),
+    WRONG,
+    ids=[f"{one[0]}={shortened(one[1])}" for one in WRONG],
 )
 def test_a_wrong_value_is_refused_at_the_call(
     name: str, option: str, value: Any, kind: type[Exception], message: str

@@ -54,7 +54,7 @@ class Processes:
         self.deaths: dict[int, str] = {}
         self.numbers = itertools.count(1)
         self.happened: list[Outcome] = []
-        self.selector = selectors.DefaultSelector()
+        self.selector: selectors.BaseSelector = selectors.DefaultSelector()
         self.waker: socket.socket | None = None
 
     def start(self, count: int) -> None:
@@ -344,7 +344,9 @@ def _obituary(link: Link) -> str:
     code = link.process.ended(PATIENCE) if link.process.pid is not None else None
     if code is None:
         return "closed its socket, and so had to be ended,"
-    if code >= 0:
+    if code == 0:  # nobody calls os._exit(0) lightly
+        return "ended with exit code 0 (it exited, closed descriptors not its own, or called exec)"
+    if code > 0:
         return f"ended with exit code {code}"
     try:
         name = signal.Signals(-code).name

@@ -211,6 +211,8 @@ class Pool:
             link.process.kill()
         for link in busy:
             link.process.ended(_END)
+            if threading.active_count() == 1:  # else a run may wait on it, in another thread
+                link.close()
 
     def forget(self) -> None:
         """In a forked copy of the process: close what belongs to the original."""
