@@ -13,9 +13,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures import _base
+from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any
 
 from .tasks import Task, told
+
+_CONSTANTS = {NoneType, bool, int, float, complex, str, bytes, range}
 
 
 class Future(futures.Future[Any]):
@@ -35,7 +38,7 @@ class Future(futures.Future[Any]):
         super().__init__()
         self._desk = desk
         self._task: Task | None = task
-        self.alone = False  # whether it must not travel with others
+        self.alone = not _pure(task)  # whether it must not travel with others
 
     def cancel(self, *, kill: bool = False) -> bool:
         """Cancel the task unless it runs already or is done; return whether it is cancelled.
@@ -190,6 +193,24 @@ class Desk:
             left = list(self.queue)
             self.queue.clear()
         return left
+
+
+def _pure(task: Task) -> bool:
+    """Whether nothing in a task can change, so that others may have the same objects.
+
+    What is pickled together shares what it names, and two tasks given one list would find in it
+    what the other did.
+    """
+    fn, args, kwargs = task
+    builtin = isinstance(fn, BuiltinFunctionType) and isinstance(fn.__self__, ModuleType)
+    if not (builtin or isinstance(fn, FunctionType)):
+        return False
+    return all(map(_constant, args)) and (not kwargs or all(map(_constant, kwargs.values())))
+
+
+def _constant(value: object) -> bool:
+    kind = type(value)
+    return kind in _CONSTANTS or (kind is tuple and all(map(_constant, value)))  # type: ignore[call-overload]
 
 
 def _silence() -> None:

@@ -74,7 +74,7 @@ DEATHS = {
     kill: "was killed by SIGKILL",
     crash: "was killed by SIGSEGV",
     os.abort: "was killed by SIGABRT",
-    leave: "ended with exit code 0",
+    leave: "ended with exit code 0 (it exited, closed descriptors not its own, or called exec)",
     leave_with_3: "ended with exit code 3",
 }
 """Ways in which a worker can die, and how that is told."""

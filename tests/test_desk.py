@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from concurrent import futures
+from functools import partial
 
 import pytest
 
 from parallelkit.desk import Desk, Future
+from parallelkit.tasks import told
 
 
 def task(desk, *args):
@@ -155,3 +157,22 @@ def test_a_broken_desk_returns_what_waited(desk):
     assert desk.fail(OSError("no")) == [future]
     assert isinstance(desk.broken, OSError)
     assert not desk.queue
+
+
+@pytest.mark.parametrize(
+    ("task", "alone"),
+    [
+        ((abs, (1,), {}), False),
+        ((pow, (2, 3), {"mod": 5}), False),
+        ((str, ((1, "a", (None, b"c")),), {}), True),  # a class may keep what it makes
+        ((told, ((1, "a", (None, b"c")),), {}), False),
+        ((told, ([1],), {}), True),
+        ((told, ((1, [2]),), {}), True),
+        ((told, (1,), {"x": {}}), True),
+        (([].append, (1,), {}), True),
+        ((partial(abs), (1,), {}), True),
+    ],
+    ids=repr,
+)
+def test_only_what_cannot_change_travels_with_others(task, alone):
+    assert Future(Desk(hasty=False), task).alone == alone

@@ -14,7 +14,7 @@ import threading
 import pytest
 from scripts import script
 
-from parallelkit import Pool
+from parallelkit import Executor, Pool
 from parallelkit.errors import ParallelError, RemoteError, WorkerDied
 
 SECONDS = 60  # how long a test waits before it fails: far above what it takes
@@ -246,3 +246,18 @@ def test_a_script_that_ends_ends_its_pool(tmp_path):
         endless = pool.imap(abs, itertools.count())
     """
     assert script(code, where=tmp_path) == "[1, 2]\n"
+
+
+def lengthen(items):
+    items.append(1)
+    return len(items)
+
+
+def test_tasks_that_name_one_list_do_not_see_each_others_writes():
+    shared = []
+    with Executor(2) as executor:
+        for _ in range(3):  # the function is known to be short after the first round
+            assert {f.result() for f in [executor.submit(lengthen, shared) for _ in range(50)]} == {
+                1
+            }
+    assert shared == []
