@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from functools import partial
 
 import pytest
@@ -13,6 +14,12 @@ from parallelkit.desk import Desk, Future
 from parallelkit.errors import WorkerDied
 from parallelkit.pages import SIZE, Page
 from parallelkit.trips import MOST, PATIENCE, Journeys, Trip, kind
+
+
+@pytest.fixture(autouse=True)
+def no_manager(monkeypatch):
+    """Where someone has loaded managers, their key goes before each task."""
+    monkeypatch.delitem(sys.modules, "multiprocessing.managers", raising=False)
 
 
 def task(desk, *args, fn=abs):
