@@ -47,6 +47,7 @@ stamp are run again one by one to find the one that killed it."""
 TIRED = 10.0
 """Seconds without a run after which the pages of the arena go back to the system."""
 
+
 class Settings(NamedTuple):
     """How a run wants its chunks run."""
 
