@@ -110,8 +110,9 @@ def findable(module: str) -> bool:
     """
     if module in MAINS or _loading(module):
         return False
-    if module not in sys.modules or module.partition(".")[0] in sys.stdlib_module_names:
-        return True
+    package = module.partition(".")[0]
+    if module not in sys.modules or package in sys.stdlib_module_names or package == __package__:
+        return True  # a worker has this package, even where `sys.path` leads to another copy of it
     return _findable(module, tuple(sys.path))
 
 

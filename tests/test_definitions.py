@@ -7,6 +7,7 @@ import importlib.util
 import json.decoder
 import sys
 import types
+from pathlib import Path
 
 import cloudpickle
 import numpy.linalg
@@ -123,3 +124,14 @@ def test_names_and_python_reductions_are_of_interest_only():
     assert own_reduction(cached, type(cached)) == "len"
     assert own_reduction(1 + 2j, complex) is None
     assert own_reduction(ValueError(), ValueError) is None
+
+
+def test_this_package_goes_by_name_though_another_copy_is_found_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "parallelkit").mkdir()
+    for name in ("__init__", "codec"):
+        (tmp_path / "parallelkit" / f"{name}.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+
+    assert findable("parallelkit.codec")
