@@ -11,6 +11,8 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from time import monotonic
 from typing import Any
 
 import ray
@@ -26,18 +28,30 @@ REACHED = 5.0
 """Seconds in which a cluster's address must accept a connection.  Ray itself would go on trying for
 minutes, and tell of each try."""
 
+PATIENCE = 30.0
+"""Seconds that a cluster's head may be away, as when it is started anew.  After 60, Ray would end
+this whole process."""
+
 _ray: Any = ray  # parts of it have annotations
 
+_DEAD = ("WorkerCrashedError", "RayActorError")
 _LOST = ("ObjectLostError", "NodeDiedError", "TaskCancelledError")
 """Errors that say nothing of the task itself, by name, since older versions lack some."""
 
 
 class RayFuture:
-    """A task's result, as a future that Ray completes in a thread of its own."""
+    """A task's result, as a future that Ray completes in a thread of its own.
 
-    def __init__(self, ref: Any) -> None:
+    `end` ends the task, whose reference it is given; `leave` is called when its place is free.
+    """
+
+    def __init__(
+        self, ref: Any, end: Callable[[Any], object], leave: Callable[[], object] = bool
+    ) -> None:
         self.ref = ref
         self.landed = ref.future()
+        self.end = end
+        self.leave = leave
 
     def add_done_callback(self, fn: Callable[[Any], Any]) -> None:
         """Have `fn` called with this future when the result is here."""
@@ -45,17 +59,31 @@ class RayFuture:
 
     def result(self) -> Any:
         """Return the result; the object store need not keep it any longer."""
+        self.ref = None
         try:
-            return self.landed.result()
-        finally:
-            self.ref = None
+            result = self.landed.result()
+        except _ray.exceptions.RayActorError:  # it is no more, and will not be called again
+            raise
+        except Exception:
+            self.leave()
+            raise
+        self.leave()
+        return result
 
     def cancel(self) -> None:
         """End the task, whether it runs or not."""
         ref, self.ref = self.ref, None
         if ref is not None:
             with suppress(Exception):  # a session that has ended has ended its tasks
-                _ray.cancel(ref, force=True)
+                self.end(ref)
+
+
+class Seat:
+    """What an actor does for a run: it calls what it is given, in a process of its own."""
+
+    def call(self, fn: Callable[..., Any], *args: Any) -> Any:
+        """Return `fn(*args)`."""
+        return fn(*args)
 
 
 class RayVenue:
@@ -69,6 +97,10 @@ class RayVenue:
     def __init__(self) -> None:
         self.task: Any = None
         self.session = _session()
+        self.heard = monotonic()  # when the head last answered
+        self.count = 1  # CPUs
+        self.actors: list[Any] = []  # for this run alone
+        self.idle: list[Any] = []  # those of them that run nothing
 
     def _check(self) -> None:
         if self.session is None or _session() != self.session:
@@ -77,10 +109,19 @@ class RayVenue:
     def capacity(self) -> int:
         """Return how many CPUs the cluster has, of which each task takes one."""
         self._check()
-        try:
-            return max(1, int(_ray.cluster_resources().get("CPU", 1)))
-        except Exception as error:  # the connection's, for which Ray has many
-            raise NoWorkers(_GONE) from error
+        now = monotonic()
+        if _answers(self.session):
+            try:
+                self.count = max(1, int(_ray.cluster_resources().get("CPU", 1)))
+            except Exception as error:  # the connection's, for which Ray has many
+                raise NoWorkers(_GONE) from error
+            self.heard = now
+        elif now - self.heard > PATIENCE:
+            raise NoWorkers(
+                f"the head of the cluster of Ray has not answered for {PATIENCE:g} seconds: call "
+                "ray.shutdown(), or Ray will end this process, and connect anew"
+            )
+        return self.count
 
     def greet(self) -> tuple[str, ...]:
         """See that every node has what workers need."""
@@ -130,9 +171,25 @@ class RayVenue:
 
     def submit(self, fn: Callable[..., Any], *args: Any) -> RayFuture:
         """Have a worker call `fn(*args)`."""
+        if self.actors:
+            return self._call(self.idle.pop(), fn, *args)
         if self.task is None:
             self.task = _ray.remote(max_retries=0, num_cpus=1)(fn)
-        return RayFuture(self.task.remote(*args))
+        return RayFuture(self.task.remote(*args), partial(_ray.cancel, force=True))
+
+    def reserve(self) -> RayFuture:
+        """Have an actor for this run.
+
+        A task would wait for a process to start, or for those of others to end, and that would
+        count as an item's time.
+        """
+        seat = _ray.remote(num_cpus=1, max_restarts=0)(Seat).remote()
+        self.actors.append(seat)
+        return self._call(seat, int)
+
+    def _call(self, seat: Any, fn: Callable[..., Any], *args: Any) -> RayFuture:
+        ref = seat.call.remote(fn, *args)
+        return RayFuture(ref, lambda _: _ray.kill(seat), partial(self.idle.append, seat))
 
     def judge(self, error: BaseException) -> Verdict:
         """Say what an error means that `submit` or a future raised."""
@@ -141,7 +198,7 @@ class RayVenue:
         kinds = {kind.__name__ for kind in type(error).__mro__}
         if "OutOfMemoryError" in kinds:  # Ray ends the newest task of a node, whoever is large
             return Verdict("fell", "of Ray's was ended by Ray, as its node was out of memory,")
-        if "WorkerCrashedError" in kinds:
+        if kinds.intersection(_DEAD):
             return Verdict("died", "of Ray's died")
         if kinds.intersection(_LOST):
             return Verdict("strayed", "of Ray's, or its node, was lost again and again")
@@ -153,7 +210,12 @@ class RayVenue:
         future.cancel()
 
     def close(self) -> None:
-        """The session stays: it is the user's, or serves the next call."""
+        """End this run's actors.  The session stays: it is the user's, or serves the next call."""
+        for actor in self.actors:
+            with suppress(Exception):  # a session that has ended has ended its actors
+                _ray.kill(actor)
+        self.actors.clear()
+        self.idle.clear()
 
 
 _GONE = "the session with Ray has ended, or its cluster has: connect anew with ray.init()"
@@ -165,6 +227,21 @@ def _session() -> tuple[str, str] | None:
         return None
     context = _ray.get_runtime_context()
     return context.gcs_address, context.get_job_id()
+
+
+def _answers(session: tuple[str, str] | None) -> bool:
+    """Return whether the head of a session's cluster can be reached.
+
+    Ray would wait for it when asked, and end this process if that is in vain.
+    """
+    if session is None:
+        return False
+    if _ray.util.client.ray.is_connected():  # by way of a proxy, which tells itself
+        return True
+    with suppress(OSError):
+        _reach(session[0])
+        return True
+    return False
 
 
 class _Sessions:
