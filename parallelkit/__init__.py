@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .maps import pmap as pmap
     from .pool import Pool as Pool
     from .reduce import preduce as preduce
+    from .selection import backend as backend
     from .shared import SharedArray as SharedArray
     from .shared import share as share
     from .sync.gates import Barrier as Barrier
@@ -49,6 +50,7 @@ _ROOMS = {
     "Value": "sync.numerals",
     "amap": "amaps",
     "arun": "amaps",
+    "backend": "selection",
     "cpu_count": "machine",
     "imap": "maps",
     "parallel_map": "maps",
@@ -75,6 +77,7 @@ __all__ = (
     "Value",
     "amap",
     "arun",
+    "backend",
     "cpu_count",
     "imap",
     "parallel_map",

@@ -43,7 +43,7 @@ def amap(
     ordered: bool = True,
     workers: int | None = None,
     chunksize: int | None = None,
-    backend: str | None = None,
+    backend: Any = None,
     timeout: float | None = None,
     retries: int = 0,
     retry_on: Exceptions = Exception,

@@ -21,6 +21,7 @@ from .telling import warn
 
 if TYPE_CHECKING:
     from .backends import Backend
+    from .backends.slots import Venue
     from .home import Home
     from .worker import Settings
 
@@ -63,10 +64,17 @@ def terms(
         keep_errors=checked.on_error != "raise",
         home=checked.home,
         chunksize=checked.chunksize,
-        ahead=ahead,
+        ahead=ahead if ahead is None else max(1, ahead // checked.backend.depth),
         grace=grace,
     )
-    return limits, _pace(_key(work.fn, source), _crew(checked, source))
+    pace = _pace(_key(work.fn, source), _crew(checked, source))
+    if checked.backend.venue is not None:
+        pace.launch, pace.journey, pace.depth = (
+            0.0,
+            checked.backend.venue.journey,
+            checked.backend.depth,
+        )
+    return limits, pace
 
 
 def _alone(cause: BaseException) -> str:
@@ -121,6 +129,8 @@ def conclude(engine: Engine, given: list[Any]) -> None:
 
 def _open(checked: Plan, work: Work) -> Backend:
     """Return a backend for one run; loading what it takes is put off until it is needed."""
+    if checked.backend.venue is not None:
+        return _abroad(checked, work, checked.backend.venue)
     try:
         from .backends.processes import Processes
     except KeyboardInterrupt as interrupt:
@@ -130,12 +140,24 @@ def _open(checked: Plan, work: Work) -> Backend:
     return Processes(*staffing(checked, work))
 
 
+def _abroad(checked: Plan, work: Work, venue: Venue) -> Backend:
+    """Return a backend on another engine, whose workers were seen to be fit."""
+    from .backends.cargo import Cargo, Handed, Shipped
+    from .backends.slots import Slots
+
+    root, _, _, settings = staffing(checked, work)
+    by_value = venue.greet()
+    cargo: Cargo
+    cargo = Handed(root, settings) if venue.inside else Shipped(root, settings, by_value, venue)
+    return Slots(venue, cargo, checked.workers, checked.asked, checked.timeout is not None)
+
+
 def staffing(checked: Plan, work: Work) -> Staffing:
     """Return what a backend is to know: what is run, by how many at most, and how."""
     from .worker import Settings
 
     cpus = cpu_count()
-    most = checked.workers if checked.named else min(checked.workers, cpus)
+    most = checked.workers if checked.asked else min(checked.workers, cpus)
     root = (work.fn, work.worker_state, work.op)
     settings = Settings(
         seed=work.seed,

@@ -17,14 +17,15 @@ from math import sqrt
 from .records import dataclass
 
 JOURNEY = 20e-6  # seconds of the caller per chunk, sent and received (benchmarks.hop)
-SHORTEST = 400e-6  # twenty journeys: what a chunk costs is then 5 % of what it does
-LONGEST = 4e-3  # so short that a second one may wait behind it and hide the journey
+SHORTEST = 20  # journeys that a chunk should be worth: it then costs 5 % of what it does
+LONGEST = 200  # and at most: so short that a second one may wait behind it and hide the journey
 ROUND = 4  # times the caller's journeys to all workers, which it must not spend its time on
 SHARES = 4  # chunks per worker that the rest is cut into; 2 to 8 differ by 1 % (simulate)
 GROWTH = 16  # a chunk is at most so many times what was measured: an unknown cost is met in steps
 
 HEAVY = 4 << 20  # bytes of a chunk: copying them takes twenty journeys, and memory is soon short
 NOTABLE = HEAVY >> 4  # bytes of a chunk below which its weight is no news
+HEAVIER = 16  # times as heavy are chunks at most where a journey is dear
 
 PROBE = 1e-3  # what the caller runs before a measured price is believed (first calls are dear)
 SLICE = 2e-3  # the caller's shortest turn after that: a decision, some 5 us, is then 0.3 % of it
@@ -45,12 +46,17 @@ class Pace:
             the machine this was measured on, 0.15 ms when they are there.
         carriage: Seconds to pickle and unpickle one item and its result; None until measured.
         weight: Bytes of one item or one result as it travels, whichever are more.
+        journey: Seconds that a chunk costs besides what it does, as its backend states.
+        depth: How many of the run's workers share a place to work: while the chunk of one is run,
+            those of the others wait there, or are on their way.
     """
 
     item: float | None = None
     launch: float = 0.025
     carriage: float | None = None
     weight: float = 0.0
+    journey: float = JOURNEY
+    depth: int = 1
     seen: int = 0
     seconds: float = 0.0
 
@@ -85,21 +91,23 @@ class Pace:
         if item is None:
             return 1
         known = GROWTH * self.seen / workers
+        workers = max(1, workers // self.depth)
+        journey = self.journey
         rest = left * item
-        least = SHORTEST
+        least = SHORTEST * journey
         if self.carriage and workers * self.carriage > 2 * item:
             # The caller, who carries one way, cannot feed more: shares are of those it can, and a
             # journey should be little beside what it carries.
             workers = int(2 * item / self.carriage) + 1
-            least = max(least, 20 * JOURNEY / self.carriage * item)
+            least = max(least, SHORTEST * journey / self.carriage * item)
         # Chunks of t seconds cost the caller rest / t journeys, and the last of them may end t
         # later than it could: their sum is least where t is the root.
-        best = max(rest / (SHARES * workers), sqrt(rest * JOURNEY))
+        best = max(rest / (SHARES * workers), sqrt(rest * journey))
         seconds = max(best, min(least, rest / workers))
-        longest = max(LONGEST, least, ROUND * workers * JOURNEY)
+        longest = max(LONGEST * journey, least, ROUND * workers * journey)
         most = min(min(seconds, longest) / item, known)
         if self.weight:
-            most = min(most, HEAVY / self.weight)
+            most = min(most, HEAVY * min(HEAVIER, journey / JOURNEY) / self.weight)
         return max(1, min(left, int(most)))
 
     def budget(self) -> float:

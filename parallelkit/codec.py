@@ -24,7 +24,7 @@ from .arenas import Arena, Holder, outgoing
 from .definitions import Known, Names, reading
 from .failures import pack_error
 from .frames import Frames, Pickler, Pieces, References
-from .freight import MARK, Arrival, Crate, Hold, Stranded
+from .freight import MARK, Arrival, Band, Crate, Hold, Stranded
 from .leases import Berth
 from .scalars import gathered
 
@@ -45,7 +45,7 @@ def _refuse(_: object) -> NoReturn:
 class _Stream:
     """The definition stream of one run, as the caller writes it."""
 
-    def __init__(self, names: Names, crate: Crate) -> None:
+    def __init__(self, names: Names, crate: Crate | Band) -> None:
         self.names = names
         self.crate = crate
         self.known = Known()
@@ -84,16 +84,18 @@ class Definitions:
     Args:
         root: What the first blob holds, such as the function.
         by_value: Modules that a worker turned out not to find, with all within them.
+        ashore: Workers have no memory in common with this process, so nothing travels beside.
 
     Raises:
         pickle.PicklingError: A part of `root`, which the message names, cannot be pickled.
     """
 
-    def __init__(self, root: object, by_value: Iterable[str] = ()) -> None:
+    def __init__(self, root: object, by_value: Iterable[str] = (), ashore: bool = False) -> None:
         from .parcels import kept  # which no worker needs
 
         self._kept = kept
-        self._crate, self._hold = Crate(kept), Hold(outgoing(), kept)
+        self._crate: Crate | Band = Band() if ashore else Crate(kept)
+        self._hold = Hold(outgoing(), kept)
         self._stream = _Stream(Names(by_value), self._crate)
         self._known = self._stream.known
         references = References(self._known, self._stream.names, self._stream.define)

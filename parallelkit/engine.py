@@ -247,6 +247,8 @@ class Engine:
         self.events.append(event)
 
     def _failure(self, position: int, reason: events.Reason) -> BaseException:
+        if reason == "unstaffed" and isinstance(self.cause, NoWorkers):
+            return self.cause
         if reason == "unstaffed":
             error = NoWorkers(_unstaffed(self.cause or self._last_end()))
             error.__cause__ = self.cause

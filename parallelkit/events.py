@@ -65,6 +65,13 @@ class Refused:
 
 
 @dataclass(slots=True)
+class Offered:
+    """`count` more workers than there may be now could be started: the place has grown."""
+
+    count: int
+
+
+@dataclass(slots=True)
 class Done:
     """A worker finished its oldest chunk up to, not including, position `stop`.
 
@@ -196,5 +203,5 @@ class Finish:
     """End the run: every outcome was given."""
 
 
-Event = Begin | Pulled | Joined | Refused | Done | Lost | Taken | Strained | Tick | Cancel
+Event = Begin | Pulled | Joined | Refused | Offered | Done | Lost | Taken | Strained | Tick | Cancel
 Command = Pull | Start | Work | Send | Kill | Give | Fail | Finish

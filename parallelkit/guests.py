@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextvars import ContextVar
 
 _LOKY = ("joblib.externals.loky.", "loky.")  # joblib brings a copy of its own
 _SHARE = "OMP_NUM_THREADS"
@@ -28,3 +29,10 @@ def allotted() -> int | None:
         return max(1, int(os.environ[_SHARE]))
     except (KeyError, ValueError):
         return None
+
+
+lodged: ContextVar[bool] = ContextVar("lodged", default=False)
+"""Whether this is code that another engine's worker runs for us.
+
+A map in it that waited for the same engine could wait for ever, as its own place is taken.
+"""

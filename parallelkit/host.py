@@ -219,7 +219,7 @@ class Shift:
 
 def _named(visit: Visit) -> int:
     """Return how many workers a visit asks for by number."""
-    return visit.checked.workers if visit.checked.named else 0
+    return visit.checked.workers if visit.checked.asked else 0
 
 
 _host = Host()

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import math
 import operator
-import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .errors import shortened
+from .guests import lodged
 from .machine import cpu_bound
+from .selection import Choice, choose
+
+if TYPE_CHECKING:
+    from .backends.slots import Venue
 
 OnError = Literal["raise", "return", "skip"]
 
 Exceptions = type[BaseException] | tuple[type[BaseException], ...]
-
-BACKENDS = ("processes", "serial")
 
 
 class Options(NamedTuple):
@@ -29,7 +31,7 @@ class Options(NamedTuple):
 
     workers: int | None = None
     chunksize: int | None = None
-    backend: str | None = None
+    backend: Any = None
     timeout: float | None = None
     retries: int = 0
     retry_on: Exceptions = Exception
@@ -44,7 +46,7 @@ class Plan(NamedTuple):
     """The same options checked, with what follows from them."""
 
     workers: int  # at most; how many CPUs there are is looked up when workers are to be started
-    named: bool  # whether the caller gave that number
+    asked: int | None  # the number that the caller gave
     chunksize: int | None
     timeout: float | None
     retries: int
@@ -54,7 +56,12 @@ class Plan(NamedTuple):
     seed: int | None
     max_memory: int | None
     home: bool  # whether the caller may run items
-    serial: bool  # whether nobody else may
+    backend: Choice
+
+    @property
+    def serial(self) -> bool:
+        """Whether nobody but the caller may run items."""
+        return self.backend.name == "serial"
 
 
 def plan(options: Options) -> Plan:
@@ -65,11 +72,12 @@ def plan(options: Options) -> Plan:
         ValueError: An option has a value that cannot be used.
     """
     workers = _count("workers", options.workers, 1)
-    serial = _backend(options.backend) == "serial"
     _check_names(options)
+    choice = choose(options.backend, workers)
+    serial = choice.name == "serial"
     checked = Plan(
-        workers=1 if serial else workers or cpu_bound(),  # one worker never pays
-        named=workers is not None,
+        workers=1 if serial else workers or _bound(),  # one worker never pays
+        asked=workers,
         chunksize=_count("chunksize", options.chunksize, 1),
         timeout=_seconds("timeout", options.timeout),
         retries=_count("retries", options.retries, 0) or 0,
@@ -79,12 +87,38 @@ def plan(options: Options) -> Plan:
         seed=_seed(options.seed),
         max_memory=_memory(options.max_memory),
         home=serial,
-        serial=serial,
+        backend=choice,
     )
     if serial:
         _check_serial(checked)
         return checked
+    if choice.venue is not None:
+        return _abroad(checked, choice.venue, workers)
     return checked._replace(home=workers is None and not _only_workers(options))
+
+
+def _bound() -> int:
+    """Return how many workers a call may have that names no number."""
+    return 1 if lodged.get() else cpu_bound()
+
+
+def _abroad(checked: Plan, venue: Venue, workers: int | None) -> Plan:
+    """Return the plan of a call whose items another engine runs."""
+    from .backends.slots import slots
+
+    timed = checked.timeout is not None
+    if timed and not venue.ends:
+        raise ValueError(
+            f"timeout needs a backend that can end an item which runs, and {venue.name} cannot: "
+            'leave out timeout=, or use backend="processes"'
+        )
+    if checked.max_memory is not None:
+        raise ValueError(
+            f"max_memory needs workers of parallelkit's own, not those of {venue.name}: "
+            'leave out max_memory=, or use backend="processes"'
+        )
+    most, depth = slots(venue.capacity(), workers, timed)
+    return checked._replace(workers=most, backend=checked.backend._replace(depth=depth))
 
 
 def _only_workers(options: Options) -> bool:
@@ -187,18 +221,6 @@ def _among(names: tuple[str, ...], value: Any) -> bool:
 
 def _seed(value: Any) -> int | None:
     return None if value is None else _integer("seed", value)
-
-
-def _backend(value: Any) -> str:
-    """Return the name of the backend that the call, or else the environment, asks for."""
-    given, where = value, "backend"
-    if value is None:
-        given = os.environ.get("PARALLELKIT_BACKEND") or "processes"
-        where = "the environment variable PARALLELKIT_BACKEND"
-    if not _among(BACKENDS, given):
-        names = " or ".join(f'"{name}"' for name in BACKENDS)
-        raise ValueError(f"{where} must be {names}, got {shortened(given)}")
-    return str(given)
 
 
 def check_call(name: str, fn: Any, iterables: tuple[Any, ...]) -> None:

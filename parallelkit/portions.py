@@ -10,7 +10,7 @@ from parallelkit.chunking import Pace
 from parallelkit.ledgers import Home, Input, Limits, Output, Staff
 from parallelkit.records import dataclass
 
-SHORT = 5e-3  # a second chunk may wait in a worker behind one of at most so many seconds, which
+SHORT = 250  # a second chunk may wait in a worker behind one of at most so many journeys, which
 # hides the journey; queues deeper or slower than that strand work (benchmarks.simulate)
 MANY = 100  # and behind so many items, which take the caller a while to pack
 SOON = 2e-3  # workers that are here by then are waited for: a turn of the caller takes as long
@@ -45,9 +45,10 @@ class Portions:
 
     def short(self, size: int) -> bool:
         """Return whether a chunk of `size` may wait in a worker behind another."""
-        item = self.pace.item
-        short = item is not None and (size * item < SHORT or size >= MANY)
-        return short and self.limits.timeout is None
+        pace, item = self.pace, self.pace.item
+        if pace.depth > 1 or self.limits.timeout is not None:  # it waits there without us
+            return False
+        return item is not None and (size * item < SHORT * pace.journey or size >= MANY)
 
     def missing(self) -> int:
         """Return how many workers to start, if there are items for them and they are worth it."""
@@ -81,7 +82,8 @@ class Portions:
         """Return how many items from `position` on may enter, with chunks of `size`."""
         if self.limits.ahead is None:
             return READ_AT_MOST
-        bound = max(1, self.limits.ahead * self.limits.workers * size)
+        workers = max(self.limits.workers, self.staff.allowed)
+        bound = max(1, self.limits.ahead * workers * size)
         return bound - (position - self.output.taken)
 
     def admitted(self, count: int, size: int) -> int:

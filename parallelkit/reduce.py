@@ -34,7 +34,7 @@ def preduce(
     initial: T | _Missing = MISSING,
     workers: int | None = None,
     chunksize: int | None = None,
-    backend: str | None = None,
+    backend: Any = None,
     timeout: float | None = None,
     retries: int = 0,
     retry_on: Exceptions = Exception,

@@ -34,6 +34,7 @@ from parallelkit.events import (
     Joined,
     Kill,
     Lost,
+    Offered,
     Pull,
     Pulled,
     Reason,
@@ -136,7 +137,7 @@ class Run:
             self._record_rare(event, now)
 
     def _record_rare(
-        self, event: Begin | Refused | Lost | Strained | Tick | Cancel, now: float
+        self, event: Begin | Refused | Offered | Lost | Strained | Tick | Cancel, now: float
     ) -> None:
         staff = self.staff
         if isinstance(event, Begin):
@@ -150,6 +151,8 @@ class Run:
         elif isinstance(event, Refused):
             staff.starting -= event.count
             staff.allowed = max(0, staff.allowed - event.count)
+        elif isinstance(event, Offered):
+            staff.allowed += event.count
         else:
             self._end(Fail(self.outlook.first(), "cancelled"))
 

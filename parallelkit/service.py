@@ -50,7 +50,7 @@ class Terms(NamedTuple):
     def most(self) -> int:
         """Return how many workers there may be."""
         plan = self.plan
-        return plan.workers if plan.named else min(plan.workers, cpu_count())
+        return plan.workers if plan.asked else min(plan.workers, cpu_count())
 
 
 class Fates(Outcomes):

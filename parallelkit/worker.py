@@ -81,6 +81,10 @@ class Job:
             root = self.replica.learn(blob)
         if self.most is not None:  # what the function brings along is not what it takes
             self.most += address_space() - before
+        self.adopt(root)
+
+    def adopt(self, root: Any) -> None:
+        """Take what a definition held for what the run is about, if it is the first."""
         if self.fn is None:
             self.fn, make_state, self.op = root
             if make_state is not None:
@@ -294,7 +298,7 @@ class Worker:
         except BaseException as error:  # the reduction's operation raised
             failed = len(values)
             body = self.job.pack_failed(failed, pack_error(error, self.job.replica))
-        _flush_output()
+        flush_output()
         self.say(Message(wire.DONE, body, stop, failed, spent))
 
     def _adapt(self, size: int, seconds: float) -> None:
@@ -316,7 +320,7 @@ def _run_several(fn: Callable[..., Any], items: Iterable[Any], keep: Callable[[A
         keep(fn(*arguments))
 
 
-def _flush_output() -> None:
+def flush_output() -> None:
     """Write out what the function printed, which would be lost if this worker were killed."""
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -53,14 +53,16 @@ FLOORS = [
     {"sync.locks", "sync.permits", "sync.gates", "sync.queues"},
     {"sync.numerals"},
     # Floor 3: what runs in a worker, what watches.
-    {"tasks", "pages"},
+    {"tasks", "pages", "stints"},
     {"worker", "progress", "report", "journal"},
-    # Floor 4: workers are described, started, kept, and used.
+    {"remote"},
+    # Floor 4: workers are described, started, kept, and used; or they are another engine's.
     {"zygote", "backends"},
-    {"spawned"},
-    {"backends.start", "backends.threads", "backends.executor"},
-    {"backends.warm", "backends.dask", "backends.ray"},
-    {"backends.processes"},
+    {"spawned", "backends.cargo"},
+    {"backends.start", "backends.slots"},
+    {"backends.warm", "backends.executor"},
+    {"backends.processes", "backends.threads", "backends.dask", "backends.ray"},
+    {"selection"},
     # Floor 5: a run, a backend and a clock are joined.
     {"source", "options"},
     {"outcomes"},
