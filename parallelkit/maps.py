@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from _operator import is_
 
+from .guests import at_home
 from .solo import Solo
 from .source import source
 
@@ -108,7 +109,7 @@ def _usual(knobs: tuple[Any, ...]) -> bool:
     workers = given("PARALLELKIT_WORKERS", "1")
     if given("PARALLELKIT_BACKEND") or not workers.isdecimal() or int(workers) < 1:
         return False  # or there is something wrong, which is for `plan` to say
-    return all(map(is_, knobs, _DEFAULTS))
+    return at_home() and all(map(is_, knobs, _DEFAULTS))
 
 
 _DEFAULTS = tuple((pmap.__kwdefaults__ or {}).values())
