@@ -21,7 +21,7 @@ from .telling import warn
 
 if TYPE_CHECKING:
     from .backends import Backend
-    from .backends.slots import Venue
+    from .backends.slots import Slots, Venue
     from .home import Home
     from .worker import Settings
 
@@ -68,12 +68,9 @@ def terms(
         grace=grace,
     )
     pace = _pace(_key(work.fn, source), _crew(checked, source))
-    if checked.backend.venue is not None:
-        pace.launch, pace.journey, pace.depth = (
-            0.0,
-            checked.backend.venue.journey,
-            checked.backend.depth,
-        )
+    venue = checked.backend.venue
+    if venue is not None:
+        pace.launch, pace.journey, pace.depth = 0.0, venue.journey, checked.backend.depth
     return limits, pace
 
 
@@ -130,7 +127,8 @@ def conclude(engine: Engine, given: list[Any]) -> None:
 def _open(checked: Plan, work: Work) -> Backend:
     """Return a backend for one run; loading what it takes is put off until it is needed."""
     if checked.backend.venue is not None:
-        return _abroad(checked, work, checked.backend.venue)
+        root, _, _, settings = staffing(checked, work)
+        return abroad(checked, checked.backend.venue, root, settings)
     try:
         from .backends.processes import Processes
     except KeyboardInterrupt as interrupt:
@@ -140,12 +138,11 @@ def _open(checked: Plan, work: Work) -> Backend:
     return Processes(*staffing(checked, work))
 
 
-def _abroad(checked: Plan, work: Work, venue: Venue) -> Backend:
+def abroad(checked: Plan, venue: Venue, root: tuple[Any, ...], settings: Settings) -> Slots:
     """Return a backend on another engine, whose workers were seen to be fit."""
     from .backends.cargo import Cargo, Handed, Shipped
     from .backends.slots import Slots
 
-    root, _, _, settings = staffing(checked, work)
     by_value = venue.greet()
     cargo: Cargo
     cargo = Handed(root, settings) if venue.inside else Shipped(root, settings, by_value, venue)

@@ -29,8 +29,8 @@ class Executor(futures.Executor):
     Everything that works with a `concurrent.futures.ProcessPoolExecutor` works with this: `submit`,
     `map`, `wait`, `as_completed`, `loop.run_in_executor`.  Lambdas and functions of the script
     itself will do, and a script needs no `__main__` guard.  A worker that dies costs the one task
-    that it was on, not the executor.  With `PARALLELKIT_BACKEND=serial`, `submit` itself runs the
-    task, for debugging.
+    that it was on, not the executor.  With `backend="serial"`, `submit` itself runs the task, for
+    debugging.
 
     Args:
         max_workers: How many processes at most; by default one for each CPU.  They are started as
@@ -41,6 +41,7 @@ class Executor(futures.Executor):
             broken, and every task fails.
         initargs: The arguments of `initializer`.
         max_tasks_per_child: How many tasks a worker runs until another takes its place.
+        backend: Where tasks are run, as for `pmap`.
         timeout: Seconds that one task may take, from when a worker starts it (importing what it
             needs counts); then its worker is ended and its future fails with `ItemTimeout`.
         retries: How many times a task is tried again that raised, ran out of time, or lost its
@@ -66,6 +67,7 @@ class Executor(futures.Executor):
         initargs: tuple[Any, ...] = (),
         *,
         max_tasks_per_child: int | None = None,
+        backend: Any = None,
         timeout: float | None = None,
         retries: int = 0,
         retry_on: Exceptions = Exception,
@@ -77,6 +79,7 @@ class Executor(futures.Executor):
         _check(initializer, max_tasks_per_child)
         options = Options(
             workers=max_workers,
+            backend=backend,
             timeout=timeout,
             retries=retries,
             retry_on=retry_on,
@@ -85,7 +88,14 @@ class Executor(futures.Executor):
         )
         del mp_context
         initial = Initial(initializer, initargs)
-        self._terms = Terms(plan(options), initial, max_tasks_per_child, self._parts)
+        checked = plan(options)
+        venue = checked.backend.venue
+        if max_tasks_per_child is not None and venue is not None:
+            raise ValueError(
+                "max_tasks_per_child needs workers of parallelkit's own, not those of "
+                f'{venue.name}: leave it out, or use backend="processes"'
+            )
+        self._terms = Terms(checked, initial, max_tasks_per_child, self._parts)
         self._max_workers = self._terms.most()
         self._desk = Desk(hasty=self._hasty)
         self._thread: threading.Thread | None = None

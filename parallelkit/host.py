@@ -14,6 +14,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from selectors import EVENT_READ
 from time import perf_counter
 from typing import Any
@@ -172,7 +173,7 @@ class Shift:
             with self.host.gate:
                 number = next(iter(waiting))
                 self.visits[number] = visit = waiting.pop(number)
-            visit.lodge(self.trunk, self.rota)
+            visit.lodge(self.trunk, self.rota, partial(self.host.post, visit, visit.hear))
             self.stirred.add(number)
             self.rota.most = max(self.rota.most, _named(visit))
 
@@ -219,7 +220,8 @@ class Shift:
 
 def _named(visit: Visit) -> int:
     """Return how many workers a visit asks for by number."""
-    return visit.checked.workers if visit.checked.asked else 0
+    ours = visit.checked.backend.venue is None
+    return visit.checked.workers if visit.checked.asked and ours else 0
 
 
 _host = Host()

@@ -30,7 +30,7 @@ which also is the package that a room needs."""
 
 
 class Choice(NamedTuple):
-    """A backend: one of ours by its name, or another engine, where `depth` workers share a place."""
+    """A backend: one of ours, or another engine, where `depth` workers share a place."""
 
     name: str
     venue: Venue | None = None

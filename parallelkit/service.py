@@ -17,7 +17,9 @@ from typing import NamedTuple
 from . import events
 from .backends import Block
 from .backends.processes import Processes
+from .backends.slots import Slots
 from .broken import BrokenExecutor, TaskDied
+from .calls import abroad
 from .chunking import Pace
 from .desk import Desk
 from .engine import Engine
@@ -50,7 +52,8 @@ class Terms(NamedTuple):
     def most(self) -> int:
         """Return how many workers there may be."""
         plan = self.plan
-        return plan.workers if plan.asked else min(plan.workers, cpu_count())
+        abroad = plan.backend.venue is not None
+        return plan.workers if plan.asked or abroad else min(plan.workers, cpu_count())
 
 
 class Fates(Outcomes):
@@ -103,7 +106,7 @@ class Service(Engine):
     """The engine of one executor, at work in its helper thread."""
 
     source: Journeys
-    backend: Crew | None
+    backend: Crew | Slots | None
 
     def __init__(self, desk: Desk, terms: Terms) -> None:
         work = Work(call, terms.initial, retry_on=terms.plan.retry_on)
@@ -234,7 +237,7 @@ class Service(Engine):
         elif isinstance(event, events.Done) and self.terms.tasks_per_worker is not None:
             self.served[event.worker] += 1
             if self.served[event.worker] >= self.terms.tasks_per_worker:
-                assert self.backend is not None
+                assert isinstance(self.backend, Crew)
                 self.backend.retire(event.worker)
         elif isinstance(event, events.Lost):
             self.served.pop(event.worker, None)
@@ -245,6 +248,7 @@ def _journeys(desk: Desk, terms: Terms) -> Journeys:
     plan = terms.plan
     # What is promised for each task by itself needs each to travel by itself.
     each = plan.timeout or plan.retries or terms.tasks_per_worker or terms.parts
+    each = each or plan.backend.venue is not None  # pages are memory of this machine
     return Journeys(desk, terms.most(), together=not each)
 
 
@@ -262,10 +266,13 @@ def _limits(terms: Terms) -> Limits:
     )
 
 
-def _crew(terms: Terms) -> Crew:
+def _crew(terms: Terms) -> Crew | Slots:
+    venue, root = terms.plan.backend.venue, (call, terms.initial, None)
+    if venue is not None:
+        return abroad(terms.plan, venue, root, Settings(urgent=False))
     # `timed`, so that a worker that has joined has the initializer behind it.
     settings = Settings(urgent=False, max_memory=terms.plan.max_memory, timed=True)
-    crew = Crew((call, terms.initial, None), terms.most(), settings)
+    crew = Crew(root, terms.most(), settings)
     crew.initialized = terms.initial.initializer is not None
     if not terms.parts:
         # A map sends an array that comes again as it was the first time; between two tasks of an

@@ -25,7 +25,7 @@ from . import events
 from .backends import Backend, Block
 from .backends.processes import Processes
 from .branches import Branch, Trunk
-from .calls import staffing, terms
+from .calls import abroad, staffing, terms
 from .engine import Engine
 from .errors import WorkerDied
 from .failures import note
@@ -143,9 +143,12 @@ class Visit(Engine):
 
     # In the thread that serves it.
 
-    def lodge(self, trunk: Trunk, rota: Rota) -> None:
-        """Have workers from `rota`, watched through `trunk`."""
+    def lodge(self, trunk: Trunk, rota: Rota, ring: Callable[[], None]) -> None:
+        """Have workers from `rota`, watched through `trunk`, or another engine's, who `ring`."""
         work = self.outcomes.work
+        if self.checked.backend.venue is not None:
+            self.open_backend = partial(_abroad, self.checked, work, ring)
+            return
         self.open_backend = partial(Lodging, self.checked, work, trunk, rota, self.number)
 
     def advance(self) -> None:
@@ -189,7 +192,7 @@ class Visit(Engine):
                 assert isinstance(self.source, Fed)
                 self.source.asked = count
                 self._ask(self.source)
-            case events.Start(count):
+            case events.Start(count) if self.checked.backend.venue is None:
                 self.wanted += count
             case _:
                 super().obey(command)
@@ -235,7 +238,10 @@ class Visit(Engine):
             link.duty.chunks for link in lodging.links.values()
         )
 
-    # What the caller says; it is called in the thread that serves the run.
+    # What others say; it is called in the thread that serves the run.
+
+    def hear(self) -> None:
+        """Be told by another engine's worker that something is there."""
 
     def feed(self, rows: list[Any], last: bool, error: Exception | None) -> None:
         """Take in items that were asked for."""
@@ -258,6 +264,15 @@ class Visit(Engine):
         self.wanted, self.leaving = 0, perf_counter() + (GRACE if grace is None else grace)
         if isinstance(self.backend, Lodging):
             self.backend.recalled.update(self.backend.links)
+
+
+def _abroad(checked: Plan, work: Work, ring: Callable[[], None]) -> Backend:
+    venue = checked.backend.venue
+    assert venue is not None, "the workers are to be ours"
+    root, _, _, settings = staffing(checked, work)
+    slots = abroad(checked, venue, root, settings)
+    slots.inbox.bell = ring
+    return slots
 
 
 def _homeless() -> Backend:

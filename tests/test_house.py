@@ -58,7 +58,7 @@ FLOORS = [
     {"remote"},
     # Floor 4: workers are described, started, kept, and used; or they are another engine's.
     {"zygote", "backends"},
-    {"spawned", "backends.cargo"},
+    {"spawned", "backends.cargo", "backends.greeting"},
     {"backends.start", "backends.slots"},
     {"backends.warm", "backends.executor"},
     {"backends.processes", "backends.threads", "backends.dask", "backends.ray"},

@@ -30,6 +30,8 @@ JOURNEY = 1.5e-3  # seconds of scheduler and client that a task costs (measured 
 
 BULKY = 1 << 22  # bytes of a chunk from which it goes straight to a worker, past the scheduler
 
+_distributed: Any = distributed  # it has annotations, but not everywhere
+
 _greeted: WeakKeyDictionary[Any, dict[Any, tuple[str, ...]]] = WeakKeyDictionary()
 
 
@@ -194,8 +196,8 @@ class _Told:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, NoWorkers) or not isinstance(error, Exception | futures.CancelledError):
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, NoWorkers) or not isinstance(error, Exception):
             return
         raise NoWorkers(self.venue.judge(error).words) from error
 
@@ -236,7 +238,7 @@ class _Connections:
         if given != "dask":
             return _connected(given.replace("dask://", "tcp://"))
         cluster = self.clusters[given] = _cluster()
-        return distributed.Client(cluster, set_as_default=False)
+        return _distributed.Client(cluster, set_as_default=False)
 
     def close(self, given: str) -> None:
         """Close the connection to an address, and the cluster if that was started here."""
@@ -267,7 +269,7 @@ if hasattr(os, "register_at_fork"):
 
 def _connected(address: str) -> Any:
     try:
-        return distributed.Client(address, set_as_default=False)
+        return _distributed.Client(address, set_as_default=False)
     except (OSError, ValueError) as error:
         raise NoWorkers(
             f"no scheduler of Dask answers at {address}: start one with `dask scheduler`, "
@@ -283,7 +285,7 @@ def _cluster() -> Any:
         "threads_per_worker": 1,
     }
     if os.name == "nt":
-        return distributed.LocalCluster(dashboard_address=None, **options)
+        return _distributed.LocalCluster(dashboard_address=None, **options)
     # In processes of their own: those of a LocalCluster would import the user's script again.
     from distributed.deploy.subprocess import SubprocessCluster
 
@@ -300,7 +302,7 @@ def venue(given: Any, _: int | None) -> DaskVenue:
     if isinstance(given, str):
         if given == "dask":
             with suppress(ValueError):
-                return DaskVenue(distributed.default_client())
+                return DaskVenue(_distributed.default_client())
         return DaskVenue(_connections.client(given))
     client = getattr(given, "_client", given)  # an executor's
     if not isinstance(client, distributed.Client):

@@ -65,7 +65,9 @@ def ours() -> Report:
     """Return what this process has."""
     import cloudpickle
 
-    return Report("%d.%d" % sys.version_info[:2], __version__, cloudpickle.__version__)
+    return Report(
+        f"{sys.version_info[0]}.{sys.version_info[1]}", __version__, cloudpickle.__version__
+    )
 
 
 def accept(reports: Iterable[tuple[Any, ...]], where: str) -> tuple[str, ...]:
@@ -74,7 +76,8 @@ def accept(reports: Iterable[tuple[Any, ...]], where: str) -> tuple[str, ...]:
     Raises:
         NoWorkers: One of them has other versions than this process.
     """
-    here, missing = ours(), set()
+    here = ours()
+    missing: set[str] = set()
     for report in [Report(*each) for each in reports]:
         missing.update(report.missing)
         for name in ("python", "parallelkit", "cloudpickle"):

@@ -93,6 +93,18 @@ class Venue(Store, Protocol):
         """Leave the engine; end it, if it was started here."""
 
 
+class Inbox(queue.SimpleQueue[Any]):
+    """What landed, and None for a `wake`; `bell` is rung for who does not wait here."""
+
+    def __init__(self) -> None:
+        self.bell: Callable[[], object] = bool
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Take what landed, from any thread."""
+        super().put(item, block, timeout)
+        self.bell()
+
+
 @dataclass(slots=True)
 class Flight:
     """A chunk on its way; its future is None while it waits to be sent on."""
@@ -136,7 +148,7 @@ class Slots:
         self.suspects: set[int] = set()
         self.deaths: dict[int, str] = {}
         self.numbers = numbering(1)
-        self.inbox: queue.SimpleQueue[tuple[int, Future] | None] = queue.SimpleQueue()
+        self.inbox = Inbox()
         self.happened: list[tuple[Event, Block | None]] = []
         self.over: NoWorkers | None = None
 
@@ -299,7 +311,7 @@ class Slots:
         self.venue.close()
 
 
-def _land(inbox: queue.SimpleQueue[tuple[int, Future] | None], worker: int, future: Future) -> None:
+def _land(inbox: Inbox, worker: int, future: Future) -> None:
     inbox.put((worker, future))
 
 
