@@ -1,6 +1,6 @@
 """The same jobs in the loop, in every library that is installed, and in parallelkit.
 
-python -m benchmarks.versus [--quick] [--jobs NAMES] [--peers NAMES] [--out DIR]
+To run: python -m benchmarks.versus [--quick] [--jobs NAMES] [--peers NAMES] [--out DIR]
 """
 
 from __future__ import annotations
@@ -82,14 +82,18 @@ def main() -> None:
     known = [name for name in KINDS if installed(name)]
     if missing := [name for name in KINDS if name not in known]:
         print(f"Not installed, and left out: {', '.join(missing)}.\n")
+    if chosen.quick and not chosen.peers:
+        known = [name for name in known if name not in scripts.SLOW]
+        print(f"Left out of a first look, as they take long to start: {', '.join(scripts.SLOW)}.\n")
     peers = chosen_of(chosen.peers, known)
     peers = [*ALWAYS, *(name for name in peers if name not in ALWAYS)]
     jobs = chosen_of(chosen.jobs, [*JOBS, *scripts.JOBS])
     print(machine_line(), flush=True)
     results = measured(jobs, peers, quick=chosen.quick)
-    print(f"\n{goals.table_of(results)}\n\n{results['took']:.0f} s")
+    verdicts = goals.table_of(results)
+    print(f"\n{verdicts}\n\n{results['took']:.0f} s")
     if chosen.out:
-        report.write(results, chosen.out)
+        report.write(results, verdicts, chosen.out)
 
 
 if __name__ == "__main__":

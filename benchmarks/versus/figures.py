@@ -7,6 +7,7 @@ from typing import Any
 
 Job = dict[str, Any]  # what `Stage.play` or `scripts.play` keeps of one
 OURS, LOOP = "parallelkit", "serial"
+NEWCOMER, WELL = f"{OURS}, newcomer", f"{OURS}, well"  # no option; the number of workers
 
 
 def ways(job: Job) -> dict[str, list[float]]:
@@ -18,8 +19,18 @@ def ways(job: Job) -> dict[str, list[float]]:
     }
 
 
+def of(job: Job, library: str) -> list[str]:
+    return [name for name in ways(job) if name.partition(",")[0] == library]
+
+
 def ours(job: Job) -> list[str]:
-    return [name for name in ways(job) if name.partition(",")[0] == OURS]
+    return of(job, OURS)
+
+
+def shown(job: Job) -> str:
+    """Return what stands for parallelkit where one way must: no option, where that was measured."""
+    names = ours(job)
+    return NEWCOMER if NEWCOMER in names else next(iter(names), "")
 
 
 def peers(job: Job) -> list[str]:

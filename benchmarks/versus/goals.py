@@ -14,7 +14,7 @@ from benchmarks.versus import figures, report
 from benchmarks.versus.scripts import SAFE
 
 Results = dict[str, Any]
-NEWCOMER, WELL = "parallelkit, newcomer", "parallelkit, well"
+NEWCOMER, WELL = figures.NEWCOMER, figures.WELL
 EXECUTOR = "parallelkit, Executor"
 
 

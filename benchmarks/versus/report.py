@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import table
-from benchmarks.versus import figures
+from benchmarks.versus import figures, plot
 from benchmarks.versus.jobs import LIMITS
 
 
@@ -64,6 +64,82 @@ def told(name: str, job: dict[str, Any], workers: int) -> str:
     return "\n".join([*lines, f"\n({job['took']:.0f} s)"])
 
 
-def write(results: dict[str, Any], folder: Path) -> None:
+def head(results: dict[str, Any]) -> str:
+    """Return on what was measured, and with which versions."""
+    versions = [f"{name} {number}" for name, number in results["peers"].items() if number]
+    few = "  \nA first look (`--quick`): fewer items, few rounds." if results["quick"] else ""
+    minutes = f"{results['took'] / 60:.0f} minutes"
+    return (
+        f"{results['machine']}; {results['workers']} workers; {', '.join(versions)}; "
+        f"{minutes} in all.{few}"
+    )
+
+
+def cell(job: dict[str, Any], way: str) -> str:
+    """Return what a way took, or a dash where it was not measured."""
+    if way not in figures.ways(job):
+        return "-"
+    calls = job["items"] if job["each"] else 1
+    return amount(figures.seconds(job, way) / calls, job.get("unit", "seconds"))
+
+
+def summary(results: dict[str, Any], names: list[str] | None = None) -> str:
+    """Return a row for each job: the loop, parallelkit, the best peer, and how near the limit."""
+    rows = []
+    for name, job in results["jobs"].items():
+        if names is not None and name not in names:
+            continue
+        peer = figures.fastest(job, figures.peers(job))
+        ours = figures.shown(job)
+        bounds = figures.limits(job, results["workers"])
+        near = f"{figures.efficiency(job, ours, results['workers']):.2f}" if bounds and ours else ""
+        rows.append(
+            (
+                job["title"],
+                cell(job, figures.LOOP),
+                cell(job, figures.NEWCOMER),
+                cell(job, figures.WELL),
+                f"{cell(job, peer)} ({peer})" if peer else "-",
+                near,
+            )
+        )
+    heads = ("job", "loop", "`pmap(f, xs)`", "with `workers=`", "best peer", "limit / time")
+    return table(heads, rows)
+
+
+def matrix(results: dict[str, Any]) -> str:
+    """Return how many times as long as parallelkit each library takes, in its better way."""
+    libraries = [name for name in results["peers"] if name != figures.OURS]
+    rows = []
+    for job in results["jobs"].values():
+        ours, cells = figures.shown(job), []
+        for library in libraries:
+            way = figures.fastest(job, figures.of(job, library))
+            times = figures.times(job, way, ours) if way and ours else None
+            cells.append("-" if times is None else f"{times:.2f}" if times < 10 else f"{times:.0f}")
+        rows.append((job["title"], *cells))
+    return table(("parallelkit = 1", *libraries), rows)
+
+
+def page(results: dict[str, Any], goals: str) -> str:
+    """Return everything, as a page of its own."""
+    parts = [
+        "# Side by side",
+        "```console\n$ python -m benchmarks.versus --out benchmarks/results\n```",
+        head(results),
+        "## Goals",
+        goals,
+        "## Jobs",
+        summary(results),
+        "## Each way",
+        *(told(name, job, results["workers"]).strip("\n") for name, job in results["jobs"].items()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def write(results: dict[str, Any], goals: str, folder: Path) -> None:
+    """Write the results as JSON, for `pages`, as Markdown, and as a plot."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "versus.json").write_text(json.dumps(results, indent=1) + "\n")
+    (folder / "versus.md").write_text(page(results, goals))
+    (folder / "versus.svg").write_text(plot.drawn(results))

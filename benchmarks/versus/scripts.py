@@ -26,8 +26,8 @@ from benchmarks.array_memory import pss
 from benchmarks.versus.peers import WORKERS
 from benchmarks.versus.stage import Lost, alarm
 
-IDLE = 2.0  # seconds for which workers wait while their CPU time is counted
-SLOW = {"Dask", "Ray"}  # whose start takes seconds: they have two rounds
+IDLE = 1.0  # seconds for which workers wait while their CPU time is counted
+SLOW = ("Dask", "Ray")  # whose start takes seconds: they have one round
 # Who needs no guard and does not fork a process that may have threads.
 SAFE = {"parallelkit", "joblib", "loky", "Ray"}
 
@@ -245,7 +245,7 @@ KINDS = (
         WAITING,
         waiting,
         [
-            ("idle-cpu", "import and idle workers, 2 s: CPU time of all processes", "seconds"),
+            ("idle-cpu", "import and idle workers, 1 s: CPU time of all processes", "seconds"),
             ("idle-memory", "import and idle workers: memory of all processes (PSS)", "bytes"),
         ],
         frozenset({"parallelkit, newcomer", "Pool, spawn"}),
@@ -265,10 +265,10 @@ def play(name: str, peers: Sequence[str], log: Any, *, quick: bool) -> dict[str,
     errors: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         paths = {each: written(kind.template, each, Path(folder)) for each in names}
-        for number in range(2 if quick else 4 if kind.measure is waiting else 10):
+        for number in range(2 if quick else 3 if kind.measure is waiting else 10):
             turn = number % len(names)
             for each in names[turn:] + names[:turn]:
-                if each in errors or (number > 2 and each.partition(",")[0] in SLOW):
+                if each in errors or (number > 1 and each.partition(",")[0] in SLOW):
                     continue
                 try:
                     figures = kind.measure(paths[each], log)

@@ -24,7 +24,7 @@ from benchmarks import ROOT
 from benchmarks.versus.jobs import LOOP, Job
 from benchmarks.versus.peers import WORKERS
 
-SERIAL = "serial"
+SERIAL, OURS = "serial", "parallelkit"
 PATIENCE = 120  # seconds in which a library must have answered, or it is out of the run
 
 
@@ -52,6 +52,7 @@ class Player:
             env=environment,
             text=True,
         )
+        self.asleep: list[int] = []
         self.read()
         self.sleep()
 
@@ -76,31 +77,36 @@ class Player:
             self.sleep()
 
     def sleep(self) -> None:
+        self.asleep = family(self.process.pid)
         self.signal(signal.SIGSTOP)
 
     def signal(self, number: int) -> None:
-        with suppress(psutil.NoSuchProcess):
-            whole = psutil.Process(self.process.pid)
-            for process in [whole, *whole.children(recursive=True)]:
-                with suppress(psutil.NoSuchProcess):
-                    process.send_signal(number)
+        for pid in self.asleep:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def close(self) -> None:
         """End it, and whatever it leaves."""
         with suppress(psutil.NoSuchProcess):
-            whole = psutil.Process(self.process.pid)
-            family = [whole, *whole.children(recursive=True)]
+            processes = [psutil.Process(pid) for pid in family(self.process.pid)]
             self.signal(signal.SIGCONT)
             assert self.process.stdin is not None
             assert self.process.stdout is not None
             with suppress(OSError):
                 self.process.stdin.close()
-            _, left = psutil.wait_procs(family, timeout=10)
+            _, left = psutil.wait_procs(processes, timeout=10)
             for process in left:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
             self.process.stdout.close()
         self.process.wait()
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all that descend from it."""
+    with suppress(psutil.NoSuchProcess):
+        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    return [pid]
 
 
 @contextmanager
@@ -129,7 +135,7 @@ class Entrant:
         self.items = items
         self.seconds: list[float] = []
         self.error = ""
-        self.once = False  # too slow for more than one round
+        self.once = False  # too slow for another round
 
     @property
     def name(self) -> str:
@@ -153,17 +159,22 @@ class Entrant:
 
 
 class Pace:
-    """How long a job may take: seconds in all, of one way, and the rounds between which it is."""
+    """How long a job may take: seconds of all rounds, of one way, and how many rounds there are.
+
+    In the first round everybody runs.  Further ones are for those who may be the best: the loop,
+    parallelkit, and the `finalists` of the others.
+    """
 
     def __init__(self, *, quick: bool) -> None:
-        self.budget = 1.0 if quick else 22.0
-        self.longest = 0.7 if quick else 3.0
-        self.rounds = (0, 3) if quick else (3, 9)
+        self.quick = quick
+        self.budget = 0.5 if quick else 10.0
+        self.longest = 0.5 if quick else 3.0
+        self.rounds = (0, 2) if quick else (3, 9)
         self.share = 0.1 if quick else 1.0  # of the items, or of what one takes
-        self.trials = not quick  # whether the first run is a trial, and no round
+        self.finalists = 2 if quick else 4
 
     def items(self, job: Job) -> int:
-        if not self.trials and job.fewer:
+        if self.quick and job.fewer:
             return job.fewer
         return job.count if job.whole else max(1, int(job.count * self.share))
 
@@ -192,18 +203,21 @@ class Stage:
         items = self.pace.items(job)
         entrants = self.entered(job, items)
         digests: dict[int, str] = {}
+        bounds = [self.bound(job, items)]
         for entrant in entrants:
             self.tried(job, entrant, digests)
-        total = sum(entrant.seconds[-1] for entrant in entrants if entrant.seconds)
-        for entrant in entrants:
-            # Of who is too slow for a second time, the trial counts; of others it was to warm up.
-            del entrant.seconds[: -1 if entrant.once or not self.pace.trials else None]
+        chosen = self.finalists(entrants)
+        total = sum(entrant.seconds[-1] for entrant in chosen)
         least, most = self.pace.rounds
-        bounds = [] if self.pace.trials else [self.bound(job, items)]
-        for number in range(min(most, max(least, int(self.pace.budget / max(total, 1e-3))))):
+        rounds = min(most, max(least, int(self.pace.budget / max(total, 1e-3))))
+        if rounds:  # the first one warmed everything
+            bounds.clear()
+            for entrant in chosen:
+                entrant.seconds.clear()
+        for number in range(rounds if chosen else 0):
             bounds.append(self.bound(job, items))
-            turn = number % len(entrants)
-            for entrant in entrants[turn:] + entrants[:turn]:
+            turn = number % len(chosen)
+            for entrant in chosen[turn:] + chosen[:turn]:
                 self.turn(entrant, digests)
         return {
             "title": job.title,
@@ -215,6 +229,15 @@ class Stage:
             "left out": job.left_out,
             "took": time.perf_counter() - began,
         }
+
+    def finalists(self, entrants: list[Entrant]) -> list[Entrant]:
+        """Return who has further rounds, in their order."""
+        able = [each for each in entrants if each.seconds and not each.error]
+        always = [each for each in able if each.player.name in {SERIAL, OURS}]
+        peers = [each for each in able if each not in always and not each.once]
+        peers.sort(key=lambda each: each.seconds[-1])
+        chosen = always + peers[: self.pace.finalists]
+        return [each for each in entrants if each in chosen]
 
     def entered(self, job: Job, items: int) -> list[Entrant]:
         """Tell all players which job is on, and return the ways in which they do it."""
@@ -240,38 +263,29 @@ class Stage:
         return digests[items]
 
     def tried(self, job: Job, entrant: Entrant, digests: dict[int, str]) -> None:
-        """Run once, untold, with more and more items; find out how many it can be given."""
-        items = entrant.items
-        if not job.whole:
-            items = max(1, items // 100)
+        """Run once, with more and more items; find out how many it can be given."""
+        items = entrant.items if job.whole else max(1, entrant.items // 100)
         while True:
-            self.turn(entrant, digests, items, job)
+            self.turn(entrant, digests, items)
             if entrant.error:
                 return
-            taken = entrant.seconds[-1]
-            if items == entrant.items:
+            taken = entrant.seconds.pop()
+            if items == entrant.items or taken > self.pace.longest:
                 break
-            if taken > self.pace.longest:
-                break
-            items = min(entrant.items, items * (10 if taken < self.pace.longest / 20 else 3))
+            quickly = taken * entrant.items / items < self.pace.longest
+            items = entrant.items if quickly else min(entrant.items, items * 5)
         entrant.count = items
         entrant.once = taken > self.pace.longest
+        entrant.seconds = [taken]
 
-    def turn(
-        self,
-        entrant: Entrant,
-        digests: dict[int, str],
-        items: int = 0,
-        job: Job | None = None,
-    ) -> None:
+    def turn(self, entrant: Entrant, digests: dict[int, str], items: int = 0) -> None:
         """Have an entrant's time taken, and its result compared."""
         entrant.error = entrant.error or self.lost.get(entrant.player.name, "")
-        if entrant.error or (entrant.once and not items):
+        if entrant.error:
             return
         wanted = items or entrant.count
         try:
-            if job is not None:
-                self.expected(wanted, digests)
+            expected = self.expected(wanted, digests)
             seconds, digest = entrant.run(wanted)
         except (Lost, OSError) as error:
             entrant.error = self.lost[entrant.player.name] = str(error)
@@ -280,5 +294,5 @@ class Stage:
             entrant.error = str(error)
         else:
             entrant.seconds.append(seconds)
-            if digest != digests[wanted]:
+            if digest != expected:
                 entrant.error = "its result is not the loop's"
