@@ -21,9 +21,21 @@ HOUSE = ROOT / "parallelkit"
 # From the ground up; a room imports from lower rows only, so that no cycle can be.  Where rooms of
 # one floor of the design need each other, the floor is a flight of stairs.
 FLOORS = [
-    {"errors", "events", "guests"},
+    {"errors", "records", "guests"},
+    {"events"},
     # Floor 1: what the computer gives, and how much to hand out.
-    {"machine", "chunking", "board", "wire", "lending", "telling", "branches", "rota", "loops"},
+    {
+        "machine",
+        "chunking",
+        "learned",
+        "board",
+        "wire",
+        "lending",
+        "telling",
+        "branches",
+        "rota",
+        "loops",
+    },
     {"shortage"},
     {"segments", "ledgers"},
     {"slabs", "handles", "operators", "arenas"},
@@ -57,6 +69,7 @@ FLOORS = [
     {"home", "guard"},
     {"engine"},
     {"calls"},
+    {"solo"},
     # An executor: what its callers touch, then what its helper thread runs.
     {"broken", "desk"},
     {"trips"},
@@ -74,7 +87,7 @@ FLOORS = [
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
 # The core is handed positions, numbers and the time; it can reach nothing else.
-PURE = ["errors", "events", "chunking", "ledgers", "portions", "outlook", "scheduler"]
+PURE = ["errors", "records", "events", "chunking", "ledgers", "portions", "outlook", "scheduler"]
 PLAIN = {
     "__future__", "bisect", "collections", "dataclasses", "enum", "functools", "heapq", "itertools",
     "math", "operator", "reprlib", "statistics", "typing",
