@@ -17,7 +17,7 @@ from typing import Any
 
 import ray
 
-from ..errors import NoWorkers, shortened
+from ..errors import NoWorkers
 from ..machine import cpu_count
 from . import greeting
 from .slots import Verdict
@@ -73,8 +73,9 @@ class RayFuture:
     def cancel(self) -> None:
         """End the task, whether it runs or not."""
         ref, self.ref = self.ref, None
-        if ref is not None:
-            with suppress(Exception):  # a session that has ended has ended its tasks
+        # Whatever is asked of Ray without a session would begin one.
+        if ref is not None and _ray.is_initialized():
+            with suppress(Exception):  # of another session, or ended already
                 self.end(ref)
 
 
@@ -161,6 +162,7 @@ class RayVenue:
         """Put what many tasks need into the object store, from where it is read in place."""
         import numpy as np
 
+        self._check()
         with suppress(Exception):  # a full store: then it goes with the chunks of who asks for it
             return _ray.put(np.frombuffer(blob, "u1"))
         return None
@@ -171,6 +173,7 @@ class RayVenue:
 
     def submit(self, fn: Callable[..., Any], *args: Any) -> RayFuture:
         """Have a worker call `fn(*args)`."""
+        self._check()
         if self.actors:
             return self._call(self.idle.pop(), fn, *args)
         if self.task is None:
@@ -202,8 +205,7 @@ class RayVenue:
             return Verdict("died", "of Ray's died")
         if kinds.intersection(_LOST):
             return Verdict("strayed", "of Ray's, or its node, was lost again and again")
-        told = shortened(str(error).strip().rpartition("\n")[2], 300)
-        return Verdict("over", f"Ray cannot run a chunk: {type(error).__name__}: {told}")
+        return Verdict("over", f"Ray cannot run a chunk: {_reason(error)}")
 
     def kill(self, future: RayFuture) -> None:
         """End the worker that runs a task."""
@@ -211,7 +213,7 @@ class RayVenue:
 
     def close(self) -> None:
         """End this run's actors.  The session stays: it is the user's, or serves the next call."""
-        for actor in self.actors:
+        for actor in self.actors if _session() == self.session else ():
             with suppress(Exception):  # a session that has ended has ended its actors
                 _ray.kill(actor)
         self.actors.clear()
@@ -311,7 +313,8 @@ def _unreached(address: str) -> str:
 def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return f"{type(error).__name__}: {shortened(str(error).strip(), 300)}"
+    # What it says last is what happened; before that may come a traceback.
+    return f"{type(error).__name__}: {str(error).strip().rpartition(chr(10))[2][:300]}"
 
 
 @contextmanager
