@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context, resource_tracker
-from typing import Any
+from threading import Barrier
 
 import pytest
 from everywhere import PROMISES, Place
@@ -18,37 +17,24 @@ NAMED = {
 }
 
 
-def processes() -> Executor:
-    return ProcessPoolExecutor(2, get_context("spawn"))
-
-
-def threads() -> Executor:
-    return ThreadPoolExecutor(2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tracker() -> None:
-    """Have the process there that a pool of the standard library starts and leaves."""
-    resource_tracker.ensure_running()
-
-
-@contextmanager
-def place(name: str) -> Iterator[Place]:
-    if name in NAMED:
-        yield NAMED[name]
-    elif name == "a function that makes executors":
-        yield Place(processes)
+@pytest.fixture(scope="module", params=[*NAMED, "a thread pool", "a process pool"])
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """Give each backend, for all tests."""
+    if request.param in NAMED:
+        yield NAMED[request.param]
+    elif request.param == "a thread pool":
+        with ThreadPoolExecutor(2) as executor:
+            meeting = Barrier(2)  # both of its threads are there before the first test
+            assert sorted(executor.map(lambda _: meeting.wait(), range(2))) == [0, 1]
+            yield Place(executor, inside=True)
     else:
-        make: Callable[[], Any] = {"a thread pool": threads, "a process pool": processes}[name]
-        with make() as executor:
-            yield Place(executor, inside=name == "a thread pool")
+        resource_tracker.ensure_running()  # the pool would start it, and leave it
+        with ProcessPoolExecutor(2, get_context("spawn")) as executor:
+            list(executor.map(int, range(8)))  # its processes are there before the first test
+            yield Place(executor)
 
 
 @pytest.mark.parametrize("promise", PROMISES)
-@pytest.mark.parametrize(
-    "name", [*NAMED, "a thread pool", "a process pool", "a function that makes executors"]
-)
-def test_a_promise_is_kept(name, promise):
-    with place(name) as there:
-        check = PROMISES[promise]
-        check(there)
+def test_a_promise_is_kept(place, promise):
+    check = PROMISES[promise]
+    check(place)
