@@ -71,6 +71,7 @@ def terms(
     venue = checked.backend.venue
     if venue is not None:
         pace.launch, pace.journey, pace.depth = 0.0, venue.journey, checked.backend.depth
+        pace.double = False
     return limits, pace
 
 

@@ -49,6 +49,7 @@ class Pace:
         journey: Seconds that a chunk costs besides what it does, as its backend states.
         depth: How many of the run's workers share a place to work: while the chunk of one is run,
             those of the others wait there, or are on their way.
+        double: Whether a worker may have a chunk that waits behind another.
     """
 
     item: float | None = None
@@ -57,6 +58,7 @@ class Pace:
     weight: float = 0.0
     journey: float = JOURNEY
     depth: int = 1
+    double: bool = True
     seen: int = 0
     seconds: float = 0.0
 

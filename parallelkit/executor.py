@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from .desk import Desk, Future
 from .errors import shortened
 from .guard import quietly
-from .options import Exceptions, Options, plan
+from .options import Exceptions, Options, Plan, plan
 from .service import Terms, attend
 from .tasks import Initial, call_each
 
@@ -88,13 +88,7 @@ class Executor(futures.Executor):
         )
         del mp_context
         initial = Initial(initializer, initargs)
-        checked = plan(options)
-        venue = checked.backend.venue
-        if max_tasks_per_child is not None and venue is not None:
-            raise ValueError(
-                "max_tasks_per_child needs workers of parallelkit's own, not those of "
-                f'{venue.name}: leave it out, or use backend="processes"'
-            )
+        checked = _checked(options, max_tasks_per_child)
         self._terms = Terms(checked, initial, max_tasks_per_child, self._parts)
         self._max_workers = self._terms.most()
         self._desk = Desk(hasty=self._hasty)
@@ -230,6 +224,17 @@ def _check(initializer: object, max_tasks_per_child: object) -> None:
         raise TypeError("max_tasks_per_child must be an integer")
     if max_tasks_per_child <= 0:
         raise ValueError("max_tasks_per_child must be >= 1")
+
+
+def _checked(options: Options, max_tasks_per_child: int | None) -> Plan:
+    checked = plan(options)
+    venue = checked.backend.venue
+    if max_tasks_per_child is not None and venue is not None:
+        raise ValueError(
+            "max_tasks_per_child needs workers of parallelkit's own, not those of "
+            f'{venue.name}: leave it out, or use backend="processes"'
+        )
+    return checked
 
 
 def _check_map(chunksize: int, buffersize: object) -> None:

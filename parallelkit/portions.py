@@ -46,7 +46,7 @@ class Portions:
     def short(self, size: int) -> bool:
         """Return whether a chunk of `size` may wait in a worker behind another."""
         pace, item = self.pace, self.pace.item
-        if pace.depth > 1 or self.limits.timeout is not None:  # it waits there without us
+        if not pace.double or self.limits.timeout is not None:
             return False
         return item is not None and (size * item < SHORT * pace.journey or size >= MANY)
 

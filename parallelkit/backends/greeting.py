@@ -13,7 +13,6 @@ import sysconfig
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from .. import __version__
 from ..definitions import MAINS
 from ..errors import NoWorkers
 
@@ -65,9 +64,9 @@ def ours() -> Report:
     """Return what this process has."""
     import cloudpickle
 
-    return Report(
-        f"{sys.version_info[0]}.{sys.version_info[1]}", __version__, cloudpickle.__version__
-    )
+    package = sys.modules[__name__.partition(".")[0]]
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    return Report(python, package.__version__, cloudpickle.__version__)
 
 
 def accept(reports: Iterable[tuple[Any, ...]], where: str) -> tuple[str, ...]:

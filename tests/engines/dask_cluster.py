@@ -1,0 +1,66 @@
+"""A real Dask cluster of processes on this machine: a scheduler, and workers that come and go."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 30.0  # seconds for a process to start or end on a loaded machine
+
+
+class Cluster:
+    """A scheduler and its workers, each started as `dask` is on the command line.
+
+    They run in `folder`, so that they find no module of the tests by accident.
+    """
+
+    def __init__(self, folder: Path, workers: int = 2, **environment: str) -> None:
+        self.folder = folder
+        self.environment = {**os.environ, "TMPDIR": str(folder), **environment}
+        self.contact = folder / "scheduler.json"
+        self.scheduler = self._started(
+            "dask scheduler", "--host 127.0.0.1 --port 0 --dashboard-address 127.0.0.1:0"
+        )
+        self.workers: list[subprocess.Popen[bytes]] = []
+        for _ in range(workers):
+            self.add()
+
+    def _started(self, command: str, options: str) -> subprocess.Popen[bytes]:
+        arguments = [
+            *(sys.executable, "-m", *command.replace("dask ", "dask|").split("|")),
+            *("--scheduler-file", str(self.contact), *options.split()),
+        ]
+        log = open(self.folder / f"{command.split()[1]}.log", "ab")  # noqa: SIM115
+        with log:
+            return subprocess.Popen(
+                arguments, cwd=self.folder, env=self.environment, stdout=log, stderr=log
+            )
+
+    def add(self, threads: int = 1, nanny: bool = True) -> None:
+        """Start another worker; it is there when the scheduler says so."""
+        options = f"--nworkers 1 --nthreads {threads} --host 127.0.0.1 --no-dashboard"
+        options += " --memory-limit 1GiB" + ("" if nanny else " --no-nanny")
+        self.workers.append(self._started("dask worker", options))
+
+    @property
+    def address(self) -> str:
+        """Where the scheduler listens."""
+        told: dict[str, Any] = json.loads(self.contact.read_text())
+        return str(told["address"])
+
+    def close(self) -> None:
+        """End the workers, then the scheduler: sent away together, a worker may hang."""
+        for processes in (self.workers, [self.scheduler]):
+            for process in processes:
+                process.send_signal(signal.SIGTERM)
+            for process in processes:
+                try:
+                    process.wait(5)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait(PATIENCE)
