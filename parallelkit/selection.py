@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 VARIABLE = "PARALLELKIT_BACKEND"
 
 OURS = ("processes", "serial")
-ROOMS = {"threads": "threads", "dask": "dask", "ray": "ray"}
+ROOMS = {"threads": "threads", "dask": "dask", "ray": "ray", "mpi": "mpi"}
 SCHEMES = {"dask": "dask", "tcp": "dask", "tls": "dask", "ray": "ray"}
 PACKAGES = {"distributed": "dask", "ray": "ray"}
 """Rooms by name, by the scheme of an address, and by the package that an object's class is from,

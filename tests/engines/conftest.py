@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clusters import Ray, ray_cluster
 from dask_cluster import PATIENCE, Cluster
 
 
@@ -54,3 +55,10 @@ def own_cluster(tmp_path: Path) -> Iterator[Cluster]:
     cluster = Cluster(tmp_path)
     yield cluster
     cluster.close()
+
+
+@pytest.fixture(scope="session")
+def ray_head() -> Iterator[Ray]:
+    """Give a cluster of Ray with two CPUs."""
+    with ray_cluster() as started:
+        yield started

@@ -30,21 +30,15 @@ RELEASED = 20.0  # seconds until Ray has let go of what nobody refers to
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Ray]:
-    with ray_cluster() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def session(cluster: Ray) -> Iterator[Ray]:
+def session(ray_head: Ray) -> Iterator[Ray]:
     """Give a session of this process with the cluster, made by the user."""
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in cluster.credentials.items():
+        for name, value in ray_head.credentials.items():
             patch.setenv(name, value)
         ray._raylet.Config.initialize("")  # it has read the environment when it was imported
-        ray.init(cluster.address, logging_level="ERROR", log_to_driver=False)
-        yield cluster
+        ray.init(ray_head.address, logging_level="ERROR", log_to_driver=False)
+        yield ray_head
         ray.shutdown()
     signal.signal(signal.SIGTERM, handler)
 
@@ -234,7 +228,7 @@ def test_the_session_is_the_users(session):
     )
 
 
-def test_two_sessions_one_after_the_other(cluster, tmp_path):
+def test_two_sessions_one_after_the_other(ray_head, tmp_path):
     (tmp_path / "helper.py").write_text("def double(x):\n    return 2 * x\n")
     printed = script(
         """
@@ -258,8 +252,8 @@ def test_two_sessions_one_after_the_other(cluster, tmp_path):
         print(sum(pmap(lambda x: helper.double(x), range(100), backend="ray")))
         """,
         where=tmp_path,
-        RAY_ADDRESS=cluster.address,
-        **cluster.credentials,
+        RAY_ADDRESS=ray_head.address,
+        **ray_head.credentials,
     )
 
     assert printed.splitlines() == [
@@ -271,7 +265,7 @@ def test_two_sessions_one_after_the_other(cluster, tmp_path):
     ]
 
 
-def test_a_client_of_ray(cluster, tmp_path):
+def test_a_client_of_ray(ray_head, tmp_path):
     pytest.importorskip("grpc", reason="ray[client] is not installed")
     (tmp_path / "helper.py").write_text("def double(x):\n    return 2 * x\n")
     printed = script(
@@ -288,8 +282,8 @@ def test_a_client_of_ray(cluster, tmp_path):
             print(error.index)
         """,
         where=tmp_path,
-        PARALLELKIT_BACKEND=cluster.client,
-        **cluster.credentials,
+        PARALLELKIT_BACKEND=ray_head.client,
+        **ray_head.credentials,
     )
 
     assert printed.splitlines() == ["999000", "7"]
