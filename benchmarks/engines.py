@@ -6,12 +6,14 @@
 ways: `pmap` with nothing said; hand-batched code with the chunk size that is best of several, all
 of which are shown; one task for each item, for a hundredth of the items, as that takes long; and
 the plain loop, for what there is to gain.  Clusters are started as processes and ended here.
-Rounds are interleaved, and the medians of the ratios in each round are told.
+Rounds are interleaved, and the medians of the ratios in each round are told.  So is the CPU time of
+all processes together, cluster and caller, which a busy machine changes less than the wall time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,9 +22,13 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
+import psutil
+
 from benchmarks import machine_line, quick, table
 
 sys.path[:0] = [str(Path(__file__).parent.parent / "tests" / part) for part in ("", "engines")]
+
+from scripts import MARK, marked
 
 WORKERS = 2
 ITEM = 100e-6  # seconds
@@ -75,6 +81,7 @@ def on_dask() -> Iterator[tuple[Any, Callable[[int, int], Any], Way]]:
     from dask_cluster import Cluster
     from distributed import Client
 
+    os.environ[MARK] = "engines"
     with TemporaryDirectory() as folder:
         cluster = Cluster(Path(folder), WORKERS)
         try:
@@ -96,11 +103,10 @@ def on_dask() -> Iterator[tuple[Any, Callable[[int, int], Any], Way]]:
 
 @contextlib.contextmanager
 def on_ray() -> Iterator[tuple[Any, Callable[[int, int], Any], Way]]:
-    import os
-
     from clusters import ray_cluster
 
     with ray_cluster() as cluster:
+        os.environ[MARK] = cluster.mark
         os.environ.update(cluster.credentials)
         import ray
 
@@ -117,11 +123,22 @@ def on_ray() -> Iterator[tuple[Any, Callable[[int, int], Any], Way]]:
         ray.shutdown()
 
 
-def seconds(way: Way, items: int) -> float:
-    """Return what an item costs in wall time."""
-    began = perf_counter()
+def spent() -> float:
+    """Return the CPU seconds of this process and of the cluster that was started here."""
+    total = 0.0
+    for process in [psutil.Process(), *marked(os.environ[MARK])]:
+        with contextlib.suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def cost(way: Way, items: int) -> tuple[float, float]:
+    """Return what an item costs in wall time, and in CPU time."""
+    cpu, began = spent(), perf_counter()
     way(items)
-    return (perf_counter() - began) / items
+    elapsed = perf_counter() - began
+    return elapsed / items, (spent() - cpu) / items
 
 
 def measure(
@@ -142,14 +159,25 @@ def measure(
     for way, count in ways.values():
         way(count // 10)  # the first round starts and warms everything
     taken: dict[str, list[float]] = {name: [] for name in ways}
+    cpu: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(times):
         for name, (way, count) in ways.items():
-            taken[name].append(seconds(way, count))
+            elapsed, used = cost(way, count)
+            taken[name].append(elapsed)
+            cpu[name].append(used)
     ratios = {
         name: median(each / ours for each, ours in zip(taken[name], taken["pmap"], strict=True))
         for name in ways
     }
-    return [[name, f"{1 / median(taken[name]):,.0f}", f"{ratios[name]:.2f}"] for name in ways]
+    return [
+        [
+            name,
+            f"{1 / median(taken[name]):,.0f}",
+            f"{ratios[name]:.2f}",
+            f"{median(cpu[name]) * 1e6:.0f}",
+        ]
+        for name in ways
+    ]
 
 
 def main() -> None:
@@ -163,7 +191,7 @@ def main() -> None:
         with engines[name]() as (backend, batched, single):
             rows = measure(backend, batched, single, 10_000 if few else 100_000, 3 if few else 5)
         print(f"\n{name}, {WORKERS} workers, items of {ITEM * 1e6:.0f} us\n")
-        print(table([name, "items a second", "pmap is so many times as fast"], rows))
+        print(table([name, "items a second", "pmap's gain", "CPU us an item"], rows))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ VARIABLE = "PARALLELKIT_BACKEND"
 OURS = ("processes", "serial")
 ROOMS = {"threads": "threads", "dask": "dask", "ray": "ray", "mpi": "mpi"}
 SCHEMES = {"dask": "dask", "tcp": "dask", "tls": "dask", "ray": "ray"}
-PACKAGES = {"distributed": "dask", "ray": "ray"}
+PACKAGES = {"distributed": "dask", "ray": "ray", "mpi4py": "mpi"}
 """Rooms by name, by the scheme of an address, and by the package that an object's class is from,
 which also is the package that a room needs."""
 

@@ -61,7 +61,7 @@ FLOORS = [
     {"spawned", "backends.cargo", "backends.greeting"},
     {"backends.start", "backends.slots"},
     {"backends.warm", "backends.executor"},
-    {"backends.processes", "backends.threads", "backends.dask", "backends.ray"},
+    {"backends.processes", "backends.threads", "backends.dask", "backends.ray", "backends.mpi"},
     {"selection"},
     # Floor 5: a run, a backend and a clock are joined.
     {"source", "options"},
@@ -103,6 +103,7 @@ TESTED_IN = {
     "visits": "test_amaps",  # a run, and
     "host": "test_amaps_real",  # the thread that serves it, are seen by callers and processes
     "backends": "test_engine",  # a port does nothing by itself
+    "backends.mpi": "test_fraud",  # what it takes is a script under mpiexec
     "events": "test_scheduler",  # words mean something only in a run
 }
 

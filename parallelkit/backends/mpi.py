@@ -51,9 +51,9 @@ class _Pools:
 _pools = _Pools()
 
 
-def venue(_: object, workers: int | None) -> ExecutorVenue:
-    """Return the pool of MPI, as an executor."""
-    return ExecutorVenue(_pools.get(workers))
+def venue(given: Any, workers: int | None) -> ExecutorVenue:
+    """Return an executor of MPI's, for a name the one of this process."""
+    return ExecutorVenue(_pools.get(workers) if isinstance(given, str) else given)
 
 
 def leave(_: str) -> None:

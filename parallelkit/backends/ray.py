@@ -20,7 +20,7 @@ import ray
 from ..errors import NoWorkers
 from ..machine import cpu_count
 from . import greeting
-from .slots import Verdict
+from .slots import Fate, Verdict
 
 JOURNEY = 0.7e-3  # seconds that a task costs besides what it does (measured on 2 cores)
 
@@ -42,7 +42,7 @@ _LOST = ("ObjectLostError", "NodeDiedError", "TaskCancelledError")
 class RayFuture:
     """A task's result, as a future that Ray completes in a thread of its own.
 
-    `end` ends the task, whose reference it is given; `leave` is called when its place is free.
+    `end` ends the task, whose reference it is given; `leave` is called when it has returned.
     """
 
     def __init__(
@@ -60,13 +60,7 @@ class RayFuture:
     def result(self) -> Any:
         """Return the result; the object store need not keep it any longer."""
         self.ref = None
-        try:
-            result = self.landed.result()
-        except _ray.exceptions.RayActorError:  # it is no more, and will not be called again
-            raise
-        except Exception:
-            self.leave()
-            raise
+        result = self.landed.result()
         self.leave()
         return result
 
@@ -201,10 +195,13 @@ class RayVenue:
         kinds = {kind.__name__ for kind in type(error).__mro__}
         if "OutOfMemoryError" in kinds:  # Ray ends the newest task of a node, whoever is large
             return Verdict("fell", "of Ray's was ended by Ray, as its node was out of memory,")
+        deserted = "RayActorError" in kinds and "node has died" in str(error)
+        if kinds.intersection(_LOST) or deserted:
+            # An actor that is lost is not replaced before its slot is.
+            fate: Fate = "fell" if self.actors else "strayed"
+            return Verdict(fate, "of Ray's, or its node, was lost again and again")
         if kinds.intersection(_DEAD):
             return Verdict("died", "of Ray's died")
-        if kinds.intersection(_LOST):
-            return Verdict("strayed", "of Ray's, or its node, was lost again and again")
         return Verdict("over", f"Ray cannot run a chunk: {_reason(error)}")
 
     def kill(self, future: RayFuture) -> None:

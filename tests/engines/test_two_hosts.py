@@ -6,10 +6,13 @@ network cards.  What is cut says no good-bye, as when a machine loses power.
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import tempfile
 
 import hosts
 import pytest
+from clusters import STORE
 from hosts import FAR, NEAR, Hosts
 from scripts import script
 
@@ -104,3 +107,79 @@ def test_a_scheduler_that_is_cut_off_ends_the_run(two, tmp_path):
         f"tcp://{FAR}:{PORT} ended: connect anew, with a scheduler that runs"
     )
     assert 50 <= int(count) < 600
+
+
+# The same with Ray, which asks its nodes now and then whether they are there.
+
+ASKED = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",  # nobody else is in these networks
+}
+
+RAY_RUN = """
+import subprocess
+import sys
+import time
+
+import ray
+from parallelkit import imap
+
+ray.init(sys.argv[1], logging_level="FATAL", log_to_driver=False)
+
+def linger(x):
+    time.sleep(0.05)
+    return x, ray.get_runtime_context().get_node_id()
+
+done, nodes, cut = [], set(), False
+for x, node in imap(linger, range(400), backend="ray"%s):
+    done.append(x)
+    nodes.add(node)
+    if len(nodes) == 2 and len(done) > 50 and not cut:
+        cut = True
+        subprocess.run(["ip", "link", "set", "cable", "down"], check=True)
+print(done == list(range(400)), len(nodes), flush=True)
+"""
+
+
+@pytest.fixture
+def two_of_ray(tmp_path):
+    pytest.importorskip("ray")
+    with Hosts(ASKED) as made, tempfile.TemporaryDirectory(prefix="r-", dir="/tmp") as folder:
+        for host, address, options in (
+            (made.near, NEAR, f"--head --port=6379 --include-dashboard=false --temp-dir={folder}"),
+            (made.far, FAR, f"--address={NEAR}:6379"),
+        ):
+            line = f"{options} --node-ip-address={address} --num-cpus=1 --disable-usage-stats"
+            command = (PYTHON, "-m", "ray.scripts.scripts", "start", *line.split())
+            subprocess.run(
+                made.command(host, *command, f"--object-store-memory={STORE}"),
+                env=made.env,
+                cwd=tmp_path,
+                capture_output=True,
+                check=True,
+                timeout=60,
+            )
+        yield made
+
+
+@pytest.mark.parametrize("options", ["", ", timeout=30.0"])
+def test_a_node_that_is_cut_off_is_done_without(two_of_ray, tmp_path, options):
+    path = str(tmp_path / "script.py")
+    command = two_of_ray.command(two_of_ray.near, PYTHON, path, f"{NEAR}:6379")
+    ended = script(
+        f"""
+        import subprocess, sys
+        ran = subprocess.run([sys.executable, "-c", {RAY_RUN % options!r}, *sys.argv[1:]],
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        print(ran.stdout if ran.returncode == 0 else ran.stdout + ran.stderr, end="")
+        """,
+        where=tmp_path,
+        command=command,
+        **ASKED,
+    )
+
+    assert ended == "True 2\n"
