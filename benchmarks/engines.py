@@ -28,8 +28,6 @@ from benchmarks import machine_line, quick, table
 
 sys.path[:0] = [str(Path(__file__).parent.parent / "tests" / part) for part in ("", "engines")]
 
-from scripts import MARK, marked
-
 WORKERS = 2
 ITEM = 100e-6  # seconds
 SIZES = (200, 1000, 2500, 5000)  # items of a hand-made batch
@@ -80,6 +78,7 @@ def batches(items: int, size: int) -> list[tuple[int, int]]:
 def on_dask() -> Iterator[tuple[Any, Callable[[int, int], Any], Way]]:
     from dask_cluster import Cluster
     from distributed import Client
+    from scripts import MARK
 
     os.environ[MARK] = "engines"
     with TemporaryDirectory() as folder:
@@ -104,6 +103,7 @@ def on_dask() -> Iterator[tuple[Any, Callable[[int, int], Any], Way]]:
 @contextlib.contextmanager
 def on_ray() -> Iterator[tuple[Any, Callable[[int, int], Any], Way]]:
     from clusters import ray_cluster
+    from scripts import MARK
 
     with ray_cluster() as cluster:
         os.environ[MARK] = cluster.mark
@@ -125,6 +125,8 @@ def on_ray() -> Iterator[tuple[Any, Callable[[int, int], Any], Way]]:
 
 def spent() -> float:
     """Return the CPU seconds of this process and of the cluster that was started here."""
+    from scripts import MARK, marked
+
     total = 0.0
     for process in [psutil.Process(), *marked(os.environ[MARK])]:
         with contextlib.suppress(psutil.Error):

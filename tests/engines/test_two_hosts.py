@@ -126,6 +126,7 @@ import sys
 import time
 
 import ray
+
 from parallelkit import imap
 
 ray.init(sys.argv[1], logging_level="FATAL", log_to_driver=False)
@@ -135,13 +136,13 @@ def linger(x):
     return x, ray.get_runtime_context().get_node_id()
 
 done, nodes, cut = [], set(), False
-for x, node in imap(linger, range(400), backend="ray"%s):
+for x, node in imap(linger, range(200), backend="ray"%s):
     done.append(x)
     nodes.add(node)
     if len(nodes) == 2 and len(done) > 50 and not cut:
         cut = True
         subprocess.run(["ip", "link", "set", "cable", "down"], check=True)
-print(done == list(range(400)), len(nodes), flush=True)
+print(done == list(range(200)), len(nodes), flush=True)
 """
 
 
@@ -182,4 +183,5 @@ def test_a_node_that_is_cut_off_is_done_without(two_of_ray, tmp_path, options):
         **ASKED,
     )
 
-    assert ended == "True 2\n"
+    # Ray tells of the node that is gone, in its own time.
+    assert ended.splitlines()[-1:] == ["True 2"], ended
