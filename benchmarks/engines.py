@@ -59,15 +59,9 @@ def _turns(count: int) -> float:
 ROUNDS = calibrated()
 
 
-def several(start: int, stop: int, turns: int) -> list[int]:
+def several(start: int, stop: int) -> list[int]:
     """Return what a hand-made batch gives."""
-    found = []
-    for x in range(start, stop):
-        total = x
-        for y in range(turns):
-            total += y & 3
-        found.append(total)
-    return found
+    return [spin(x) for x in range(start, stop)]
 
 
 def batches(items: int, size: int) -> list[tuple[int, int]]:
@@ -89,8 +83,7 @@ def on_dask() -> Iterator[tuple[Any, Callable[[int, int], Any], Way]]:
 
                 def batched(items: int, size: int) -> Any:
                     starts, stops = zip(*batches(items, size), strict=True)
-                    turns = [ROUNDS] * len(starts)
-                    return client.gather(client.map(several, starts, stops, turns, pure=False))
+                    return client.gather(client.map(several, starts, stops, pure=False))
 
                 def single(items: int) -> Any:
                     return client.gather(client.map(spin, range(items), pure=False))
@@ -114,7 +107,7 @@ def on_ray() -> Iterator[tuple[Any, Callable[[int, int], Any], Way]]:
         many, one = ray.remote(several), ray.remote(spin)
 
         def batched(items: int, size: int) -> Any:
-            return ray.get([many.remote(*each, ROUNDS) for each in batches(items, size)])
+            return ray.get([many.remote(*each) for each in batches(items, size)])
 
         def single(items: int) -> Any:
             return ray.get([one.remote(x) for x in range(items)])
