@@ -47,8 +47,8 @@ def test_the_inquiry_needs_nothing_where_it_runs():
         (
             {"cloudpickle": "1.2.3"},
             (
-                f"workers of Dask's have cloudpickle 1.2.3, and this process has {ours().cloudpickle}: "
-                "what is sent to them could not be read there, so have the same on both sides"
+                "workers of Dask's have cloudpickle 1.2.3, and this process has "
+                f"{ours().cloudpickle}: what is sent to them could not be read there, so have the same on both sides"
             ),
         ),
         (

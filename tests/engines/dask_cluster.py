@@ -24,7 +24,7 @@ class Cluster:
         self.environment = {**os.environ, "TMPDIR": str(folder), **environment}
         self.contact = folder / "scheduler.json"
         self.scheduler = self._started(
-            "dask scheduler", "--host 127.0.0.1 --port 0 --dashboard-address 127.0.0.1:0"
+            "scheduler", "--host 127.0.0.1 --port 0 --dashboard-address 127.0.0.1:0"
         )
         self.workers: list[subprocess.Popen[bytes]] = []
         for _ in range(workers):
@@ -32,10 +32,10 @@ class Cluster:
 
     def _started(self, command: str, options: str) -> subprocess.Popen[bytes]:
         arguments = [
-            *(sys.executable, "-m", *command.replace("dask ", "dask|").split("|")),
+            *(sys.executable, "-m", "dask", command),
             *("--scheduler-file", str(self.contact), *options.split()),
         ]
-        log = open(self.folder / f"{command.split()[1]}.log", "ab")  # noqa: SIM115
+        log = open(self.folder / f"{command}.log", "ab")  # noqa: SIM115
         with log:
             return subprocess.Popen(
                 arguments, cwd=self.folder, env=self.environment, stdout=log, stderr=log
@@ -45,7 +45,7 @@ class Cluster:
         """Start another worker; it is there when the scheduler says so."""
         options = f"--nworkers 1 --nthreads {threads} --host 127.0.0.1 --no-dashboard"
         options += " --memory-limit 1GiB" + ("" if nanny else " --no-nanny")
-        self.workers.append(self._started("dask worker", options))
+        self.workers.append(self._started("worker", options))
 
     @property
     def address(self) -> str:
