@@ -48,7 +48,8 @@ def test_the_inquiry_needs_nothing_where_it_runs():
             {"cloudpickle": "1.2.3"},
             (
                 "workers of Dask's have cloudpickle 1.2.3, and this process has "
-                f"{ours().cloudpickle}: what is sent to them could not be read there, so have the same on both sides"
+                f"{ours().cloudpickle}: what is sent to them could not be read there, "
+                "so have the same on both sides"
             ),
         ),
         (

@@ -7,10 +7,29 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 30.0  # seconds for a process to start or end on a loaded machine
+PATIENCE = 60.0  # seconds for a process to start or end on a loaded machine
+
+
+def where(_: object) -> int:
+    """Return the process in which an item is run."""
+    return os.getpid()
+
+
+def poisonous(x: int) -> int:
+    """Return an item, unless it is the one that kills its worker."""
+    if x == 13:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+def dawdle(x: int) -> tuple[int, int]:
+    """Return an item and its process after so long that a run lasts a while."""
+    threading.Event().wait(0.05)
+    return x, os.getpid()
 
 
 class Cluster:

@@ -5,32 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from dask_cluster import PATIENCE, Cluster
+from dask_cluster import PATIENCE, Cluster, dawdle, poisonous, where
 from distributed import Client
 
 import parallelkit
 from parallelkit import imap, pmap
 from parallelkit.errors import NoWorkers, WorkerDied
-
-
-def where(_: object) -> int:
-    return os.getpid()
-
-
-def poisonous(x: int) -> int:
-    if x == 13:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return x
-
-
-def dawdle(x: int) -> tuple[int, int]:
-    time.sleep(0.05)
-    return x, os.getpid()
 
 
 @pytest.fixture(scope="module")
