@@ -54,10 +54,14 @@ def pmap(
             Given a number, every item runs in one of that many workers.
         chunksize: How many items to send at a time.  By default chosen, and adapted to what the
             items turn out to cost.
-        backend: `"processes"` (default) or `"serial"`, which runs everything in the calling
-            thread, for debugging.  The variable `PARALLELKIT_BACKEND` sets the default.
+        backend: Where items run: `"processes"` (default), `"serial"` (in the calling thread, for
+            debugging), `"threads"`, `"dask"`, `"ray"`, `"mpi"`, an address such as
+            `"dask://host:8786"`, a client of Dask, any `concurrent.futures.Executor`, or a function that makes one.  A
+            `with parallelkit.backend(...)` block or the variable `PARALLELKIT_BACKEND` sets the
+            default.
         timeout: Seconds that one item may take, from when a worker starts it.  The worker of an
-            item that takes longer is ended, and everything else goes on.
+            item that takes longer is ended, and everything else goes on.  Backends that cannot end
+            what runs refuse it, as they do `max_memory`.
         retries: How many times an item is tried again that raised, ran out of time, or lost its
             worker.  Two lost workers end an item in any case.
         retry_on: The exceptions for which that is so, if `fn` raises; a class or a tuple of them.
@@ -79,7 +83,7 @@ def pmap(
             `results` and `failures` (by position, what is known of the others).
         WorkerDied: A worker was killed or crashed while it ran an item.
         ItemTimeout: An item ran longer than `timeout`.
-        NoWorkers: No worker could be started.
+        NoWorkers: No worker could be started, or the engine given as backend is gone or unfit.
         TypeError, ValueError: An argument cannot be used.
 
     Example:

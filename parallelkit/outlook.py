@@ -86,5 +86,4 @@ class Outlook:
         assert set(staff.idle) == {worker for worker, load in loads.items() if load == 0}, "idle"
         assert set(staff.half) == {worker for worker, load in loads.items() if load == 1}, "half"
         assert staff.starting >= 0, "more workers came than were asked for"
-        assert staff.count() <= self.limits.workers, "too many workers"
         assert not (staff.timed and set(staff.since) - set(staff.chunks)), "a clock runs for nobody"

@@ -24,6 +24,7 @@ from parallelkit.events import (
     Joined,
     Kill,
     Lost,
+    Offered,
     Pull,
     Pulled,
     Refused,
@@ -89,6 +90,8 @@ class World:
         self.lone: int | None = None
         self.failed: float | None = None
         self.crashes = CRASHES
+        self.offers = draw.draw(st.sampled_from([0, 0, 2]))
+        self.most = limits.workers
         self.reached = 0
         self.widest = 1
         self.ticked_at = -1.0
@@ -123,6 +126,8 @@ class World:
                     assert set(self.chunks) == {HOME}
                     assert not self.joining
                 self.joining += itertools.islice(self.numbers, count)
+                present = len(self.chunks) - 1 + len(self.joining)
+                assert present <= self.most, "too many workers"
             case Work(chunk, budget):
                 assert self.limits.home
                 assert budget > 0
@@ -159,7 +164,7 @@ class World:
         self.reached = max(self.reached, chunk.stop)
         taken = len(self.given) - self.untaken
         if self.limits.ahead and self.limits.chunksize and not self.limits.timeout:
-            bound = self.limits.ahead * self.limits.workers * self.limits.chunksize
+            bound = self.limits.ahead * self.most * self.limits.chunksize
             assert self.reached - taken <= bound, "too far ahead"
 
     def holders(self) -> list[int]:
@@ -209,7 +214,7 @@ class World:
         possible += [lambda: self.crash(mortal)] * bool(mortal and self.crashes)
         possible += [self.tick] * (self.run.deadline is not None)
         assert possible, "deadlock"
-        possible += [self.strain] * bool(self.flips)
+        possible += [self.strain] * bool(self.flips) + [self.offer] * bool(self.offers)
         possible += [lambda: self.crash(held)] * bool(self.strained and self.crashes and held)
         self.draw(possible)()
 
@@ -233,6 +238,13 @@ class World:
         self.crashes -= 1
         worker = self.joining.pop()
         self.tell(self.draw([Refused(1), Lost(worker), Lost(worker, swept=True)]))
+
+    def offer(self) -> None:
+        """Let the place grow."""
+        self.offers -= 1
+        count = self.draw([1, 3])
+        self.most += count
+        self.tell(Offered(count))
 
     def finish(self, busy: list[int]) -> None:
         worker = self.draw(busy)

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelkit.chunking import HEAVY, LONGEST_SLICE, PROBE, SLICE, Pace, split
+from parallelkit.chunking import (
+    HEAVY,
+    JOURNEY,
+    LONGEST,
+    LONGEST_SLICE,
+    PROBE,
+    SHARES,
+    SLICE,
+    Pace,
+    split,
+)
 
 
 def measured(items: int, seconds: float, **prices: float) -> Pace:
@@ -101,6 +111,23 @@ def test_a_chunk_is_never_more_than_was_measured_allows(left, workers, item, see
     size = pace.chunk(left, workers)
     assert 1 <= size <= max(1, 16 * seen)
     assert size <= left
+
+
+def test_chunks_are_as_long_as_their_journey_is_dear():
+    near, far = Pace(), Pace(journey=100 * JOURNEY)
+    for pace in (near, far):
+        pace.observe(10**6, 10.0)
+
+    assert near.chunk(10**5, 2) == LONGEST * JOURNEY / 1e-5
+    assert far.chunk(10**5, 2) == pytest.approx(10**5 / (SHARES * 2), abs=1)
+    assert far.chunk(1000, 2) == pytest.approx(500, abs=1)
+
+
+def test_workers_that_share_a_place_are_as_one():
+    shared = Pace(depth=2)
+    shared.observe(10**6, 10.0)
+
+    assert shared.chunk(3000, 8) == measured(10**6, 10.0).chunk(3000, 4)
 
 
 def test_heavy_items_go_a_few_at_a_time():

@@ -100,6 +100,20 @@ def test_a_caller_alone_reads_for_itself_between_two_turns():
     assert view.ask() == 0
 
 
+def test_where_a_worker_holds_one_chunk_none_waits_behind_another():
+    view = portions(Limits(2), 100, item=1e-6)
+    assert view.short(10)
+    view.pace.double = False
+    assert not view.short(10)
+
+
+def test_a_place_that_grew_has_more_room():
+    view = portions(Limits(2, ahead=3, chunksize=1), 99)
+    assert view.admitted(99, 1) == 6
+    view.staff.allowed = 5
+    assert view.admitted(99, 1) == 15
+
+
 def test_a_strain_reads_one_item_when_nobody_has_any():
     view = portions(Limits(2), 1, workers=1)
     view.stock.price = 0.0

@@ -19,6 +19,10 @@ COUNT = "must be an integer or None, got"
 SECONDS = "must be a number of seconds or None, got"
 ABOVE = "must be a number of seconds above 0, got"
 KINDS = "retry_on must be an exception class or a tuple of them, got"
+BACKEND = (
+    "backend must be a name, an address, a concurrent.futures.Executor, a function that makes one, "
+    "or a client of Dask, got 3"
+)
 MODES = 'on_error must be "raise", "return" or "skip", got'
 
 WRONG: list[tuple[str, Any, type[Exception], str]] = [
@@ -62,7 +66,7 @@ WRONG: list[tuple[str, Any, type[Exception], str]] = [
     ("max_memory", 1e9, TypeError, f"max_memory {COUNT} 1000000000.0"),
     ("on_error", "ignore", ValueError, f"{MODES} 'ignore'"),
     ("on_error", np.array([1]), ValueError, f"{MODES} array([1])"),
-    ("backend", 3, ValueError, 'backend must be "processes" or "serial", got 3'),
+    ("backend", 3, TypeError, BACKEND),
 ]
 
 CALLS: dict[str, Callable[..., Any]] = {

@@ -20,6 +20,7 @@ from parallelkit.events import (
     Joined,
     Kill,
     Lost,
+    Offered,
     Pull,
     Pulled,
     Refused,
@@ -160,6 +161,12 @@ def test_without_workers_the_caller_does_it_alone():
 
 def test_no_more_workers_than_items():
     assert answers(Run(Limits(8, home=False)), (0.0, Begin(3, 3))) == [Start(3)]
+
+
+def test_a_place_that_grew_is_filled():
+    run = Run(Limits(2, home=False))
+    told = tell(run, (0.0, Begin(9, 9)), (0.0, Refused(1)), (0.1, Offered(3)), (0.2, Offered(9)))
+    assert told == [[Start(2)], [], [Start(3)], [Start(5)]]
 
 
 def test_a_second_chunk_waits_only_behind_a_short_one():

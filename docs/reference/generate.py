@@ -29,7 +29,7 @@ import parallelkit  # noqa: E402  this tree's, whatever is installed
 
 MARK = "<!-- Written by docs/reference/generate.py from the docstrings; do not edit. -->\n"
 PAGES = {
-    "maps": ("Maps and reductions", ["maps", "amaps", "reduce"]),
+    "maps": ("Maps and reductions", ["maps", "amaps", "reduce", "selection"]),
     "executors": ("Executors and pools", ["executor", "pool"]),
     "shared-arrays": ("Shared arrays", ["shared"]),
     "synchronization": (

@@ -85,7 +85,7 @@ class DaskVenue:
                 "make it without asynchronous=True"
             )
         self.client = client
-        self.threads = 0
+        self.threads = 0  # as the call began
         if client.status == "running":
             with self._told():
                 self.threads = sum(client.nthreads().values())
@@ -112,8 +112,7 @@ class DaskVenue:
         count = told.get("total_threads")
         if count is None:  # older versions tell of each worker
             count = sum(each.get("nthreads", 1) for each in told.get("workers", {}).values())
-        self.threads, last = int(count) or self.threads, self.threads
-        return max(1, self.threads, last if not count else 1, _adaptive(self.client))
+        return max(1, self.threads, int(count), _adaptive(self.client))
 
     def greet(self) -> tuple[str, ...]:
         """See that the workers have what they need; waits for the first, if there is none yet."""

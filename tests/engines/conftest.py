@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,14 +46,6 @@ def client(shared_client: Any) -> Iterator[Any]:
         if not tasks(shared_client):
             break
     assert not tasks(shared_client)
-
-
-@pytest.fixture
-def own_cluster(tmp_path: Path) -> Iterator[Cluster]:
-    """Give a cluster of two workers that the test may harm."""
-    cluster = Cluster(tmp_path)
-    yield cluster
-    cluster.close()
 
 
 @pytest.fixture(scope="session")

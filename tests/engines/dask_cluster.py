@@ -7,10 +7,29 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 30.0  # seconds for a process to start or end on a loaded machine
+PATIENCE = 60.0  # seconds for a process to start or end on a loaded machine
+
+
+def where(_: object) -> int:
+    """Return the process in which an item is run."""
+    return os.getpid()
+
+
+def poisonous(x: int) -> int:
+    """Return an item, unless it is the one that kills its worker."""
+    if x == 13:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+def dawdle(x: int) -> tuple[int, int]:
+    """Return an item and its process after so long that a run lasts a while."""
+    threading.Event().wait(0.05)
+    return x, os.getpid()
 
 
 class Cluster:
@@ -24,7 +43,7 @@ class Cluster:
         self.environment = {**os.environ, "TMPDIR": str(folder), **environment}
         self.contact = folder / "scheduler.json"
         self.scheduler = self._started(
-            "dask scheduler", "--host 127.0.0.1 --port 0 --dashboard-address 127.0.0.1:0"
+            "scheduler", "--host 127.0.0.1 --port 0 --dashboard-address 127.0.0.1:0"
         )
         self.workers: list[subprocess.Popen[bytes]] = []
         for _ in range(workers):
@@ -32,10 +51,10 @@ class Cluster:
 
     def _started(self, command: str, options: str) -> subprocess.Popen[bytes]:
         arguments = [
-            *(sys.executable, "-m", *command.replace("dask ", "dask|").split("|")),
+            *(sys.executable, "-m", "dask", command),
             *("--scheduler-file", str(self.contact), *options.split()),
         ]
-        log = open(self.folder / f"{command.split()[1]}.log", "ab")  # noqa: SIM115
+        log = open(self.folder / f"{command}.log", "ab")  # noqa: SIM115
         with log:
             return subprocess.Popen(
                 arguments, cwd=self.folder, env=self.environment, stdout=log, stderr=log
@@ -45,7 +64,7 @@ class Cluster:
         """Start another worker; it is there when the scheduler says so."""
         options = f"--nworkers 1 --nthreads {threads} --host 127.0.0.1 --no-dashboard"
         options += " --memory-limit 1GiB" + ("" if nanny else " --no-nanny")
-        self.workers.append(self._started("dask worker", options))
+        self.workers.append(self._started("worker", options))
 
     @property
     def address(self) -> str:

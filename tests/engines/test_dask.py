@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from dask_cluster import PATIENCE, Cluster
+from dask_cluster import PATIENCE, Cluster, dawdle, poisonous, where
 from distributed import Client
 
 import parallelkit
@@ -19,25 +17,19 @@ from parallelkit import imap, pmap
 from parallelkit.errors import NoWorkers, WorkerDied
 
 
-def where(_: object) -> int:
-    return os.getpid()
-
-
-def poisonous(x: int) -> int:
-    if x == 13:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return x
-
-
-def dawdle(x: int) -> tuple[int, int]:
-    time.sleep(0.05)
-    return x, os.getpid()
+@pytest.fixture(scope="module")
+def harmed(tmp_path_factory):
+    """Give a cluster whose workers die, each once for each reason and not four times."""
+    folder = tmp_path_factory.mktemp("harmed")
+    cluster = Cluster(folder, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0")
+    yield cluster
+    cluster.close()
 
 
 @pytest.fixture
-def own_client(own_cluster):
-    with Client(scheduler_file=str(own_cluster.contact), set_as_default=False, timeout=3) as client:
-        client.wait_for_workers(2, timeout=PATIENCE)
+def harmed_client(harmed):
+    with Client(scheduler_file=str(harmed.contact), set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=PATIENCE)  # those that died are started again
         yield client
 
 
@@ -84,13 +76,28 @@ def test_a_module_beside_the_script_goes_along(client, tmp_path, monkeypatch):
     assert {type(box) for box in boxes} == {beside.Box}
 
 
-def test_what_all_need_is_sent_once(client):
-    table = np.arange(1_000_000.0)
+class Counted:
+    """Counts in the environment of a process how often it was unpickled there."""
 
-    assert pmap(lambda x: table[x], range(50), chunksize=1, backend=client) == list(range(50))
-    assert not client.run(lambda: list(sys.modules["parallelkit.remote"]._runs)) or all(
-        run for run in client.run(lambda: len(sys.modules["parallelkit.remote"]._runs) < 9).values()
-    )
+    def __init__(self, content):
+        self.content = content
+
+    def __reduce__(self):
+        return recount, (self.content,)
+
+
+def recount(content):
+    os.environ["UNPICKLED"] = str(int(os.environ.get("UNPICKLED", "0")) + 1)
+    return Counted(content)
+
+
+def test_what_all_need_is_sent_once(client):
+    table = Counted(np.arange(1_000_000.0))
+
+    found = pmap(lambda x: table.content[x], range(50), chunksize=1, backend=client)
+
+    assert found == list(range(50))
+    assert set(client.run(os.environ.pop, "UNPICKLED", "0").values()) <= {"0", "1"}
 
 
 def test_heavy_chunks_travel(client):
@@ -101,9 +108,9 @@ def test_heavy_chunks_travel(client):
     assert sums == [float(x << 20) for x in range(6)]
 
 
-def test_a_killed_worker_changes_no_answer(own_client):
-    victim = next(iter(own_client.run(os.getpid).values()))
-    results = imap(dawdle, range(60), backend=own_client)
+def test_a_killed_worker_changes_no_answer(harmed_client):
+    victim = next(iter(harmed_client.run(os.getpid).values()))
+    results = imap(dawdle, range(60), retries=1, backend=harmed_client)
     seen = [next(results)]
     os.kill(victim, signal.SIGKILL)
     seen += results
@@ -111,65 +118,62 @@ def test_a_killed_worker_changes_no_answer(own_client):
     assert [x for x, _ in seen] == list(range(60))
 
 
-def test_a_poisonous_item_is_named(own_client):
-    with pytest.raises(WorkerDied) as caught:
-        pmap(poisonous, range(20), backend=own_client)
+def test_what_was_scattered_is_put_again(harmed_client):
+    table = np.arange(1_000_000.0)
+    results = imap(lambda x: (dawdle(x), table[x])[1], range(60), backend=harmed_client, retries=1)
+    seen = [next(results)]
+    for pid in harmed_client.run(os.getpid).values():
+        os.kill(pid, signal.SIGKILL)
+    seen += results
 
-    assert caught.value.index == 13
-    assert "while it ran item 13 (13)" in str(caught.value)
-    assert str(caught.value).startswith("a worker of Dask's died (")
-    assert pmap(abs, [-1], backend=own_client) == [1]
-
-
-def test_others_survive_a_poisonous_item(own_client):
-    outcomes = pmap(poisonous, range(20), on_error="return", backend=own_client)
-
-    assert [x for x, each in enumerate(outcomes) if isinstance(each, WorkerDied)] == [13]
+    assert seen == list(range(60))
 
 
-def test_what_was_scattered_is_put_again(tmp_path):
-    cluster = Cluster(tmp_path, workers=1)
-    try:
-        with Client(scheduler_file=str(cluster.contact), set_as_default=False) as client:
-            table = np.arange(1_000_000.0)
-            results = imap(lambda x: (dawdle(x), table[x])[1], range(40), backend=client)
-            seen = [next(results)]
-            os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
-            seen += results
-            assert seen == list(range(40))
-    finally:
-        cluster.close()
+def test_a_poisonous_item_is_named_and_the_others_survive(harmed_client):
+    outcomes = pmap(poisonous, range(20), on_error="return", backend=harmed_client)
+
+    (error,) = [each for each in outcomes if isinstance(each, WorkerDied)]
+    assert (error.index, outcomes[13]) == (13, error)
+    assert str(error).startswith("a worker of Dask's died (1 in all, the last at tcp://127.0.0.1:")
+    assert " while it ran item 13 (13); " in str(error)
+    assert [x for x in outcomes if x is not error] == [x for x in range(20) if x != 13]
 
 
-def test_a_worker_that_joins_is_used(own_cluster, own_client):
-    results = imap(dawdle, range(400), backend=own_client)
+def test_a_worker_that_joins_is_used(harmed, harmed_client):
+    results = imap(dawdle, range(400), backend=harmed_client)
     before = [next(results)[1] for _ in range(4)]
-    own_cluster.add()
-    own_client.wait_for_workers(3, timeout=PATIENCE)
+    harmed.add()
+    harmed_client.wait_for_workers(3, timeout=PATIENCE)
     after = [pid for _, pid in results]
 
     assert len(set(before)) <= 2
     assert len({*before, *after}) == 3
 
 
-def test_a_scheduler_that_ends_is_told(own_cluster, own_client):
-    results = imap(dawdle, range(10_000), backend=own_client)
-    assert next(results)[0] == 0
-    own_cluster.scheduler.kill()
+def test_a_scheduler_that_ends_is_told(tmp_path):
+    cluster = Cluster(tmp_path, workers=1)
+    try:
+        file = str(cluster.contact)
+        with Client(scheduler_file=file, set_as_default=False, timeout=3) as client:
+            results = imap(dawdle, range(10_000), backend=client)
+            assert next(results)[0] == 0
+            cluster.scheduler.kill()
 
-    with pytest.raises(NoWorkers, match=r"^the client of Dask given as backend is clos"):
-        list(results)
+            with pytest.raises(NoWorkers, match=r"^the client of Dask given as backend is clos"):
+                list(results)
+    finally:
+        cluster.close()
 
 
-def test_a_closed_client_is_told(own_cluster):
-    client = Client(scheduler_file=str(own_cluster.contact), set_as_default=False)
+def test_a_closed_client_is_told(dask_cluster):
+    client = Client(scheduler_file=str(dask_cluster.contact), set_as_default=False)
     client.close()
 
     with pytest.raises(NoWorkers, match=r"^the client of Dask given as backend is closed, or "):
         pmap(abs, [1], backend=client)
 
 
-def test_an_address_without_a_scheduler_is_told(monkeypatch):
+def test_an_address_without_a_scheduler_is_told():
     import dask
 
     with (

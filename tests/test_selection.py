@@ -1,0 +1,116 @@
+"""Which backend a call has: by name, address, object, variable, or for a while."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from parallelkit import backend, selection
+from parallelkit.backends.executor import ExecutorVenue
+from parallelkit.backends.threads import ThreadsVenue
+from parallelkit.guests import lodged
+from parallelkit.selection import choose
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch):
+    monkeypatch.delenv("PARALLELKIT_BACKEND", raising=False)
+
+
+def test_ours_are_had_by_name():
+    assert choose(None, None) == ("processes", None, 1)
+    assert choose("serial", None) == ("serial", None, 1)
+
+
+def test_threads_are_as_many_as_are_asked_for():
+    found = choose("threads", 3)
+
+    assert isinstance(found.venue, ThreadsVenue)
+    assert found.venue.capacity() == 3
+
+
+def test_an_executor_or_what_makes_one_is_taken():
+    with ThreadPoolExecutor(2) as executor:
+        for given in (executor, lambda: executor):
+            venue = choose(given, None).venue
+            assert isinstance(venue, ExecutorVenue)
+            assert venue.executor is executor
+
+
+def test_the_variable_is_the_default_and_a_block_goes_before(monkeypatch):
+    monkeypatch.setenv("PARALLELKIT_BACKEND", "serial")
+    assert choose(None, None).name == "serial"
+
+    with backend("threads"):
+        assert choose(None, None).name == "threads"
+        assert choose("processes", None).name == "processes"
+        with backend("processes"):
+            assert choose(None, None).name == "processes"
+        assert choose(None, None).name == "threads"
+    assert choose(None, None).name == "serial"
+
+
+def test_code_that_an_engine_runs_chooses_for_itself(monkeypatch):
+    monkeypatch.setenv("PARALLELKIT_BACKEND", "threads")
+    with backend("threads"):
+        marked = lodged.set(True)
+        try:
+            assert choose(None, None).name == "processes"
+            with backend("serial"):
+                assert choose(None, None).name == "serial"
+        finally:
+            lodged.reset(marked)
+        assert choose(None, None).name == "threads"
+
+
+NAMES = (
+    'must be one of "processes", "serial", "threads", "dask", "ray", an address such as '
+    '"dask://host:8786", an executor or a client, got'
+)
+
+
+@pytest.mark.parametrize("given", ["cluster", "", "http://here", "dask://"])
+def test_an_unknown_name_is_told(given):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  the message is asserted whole
+        choose(given, None)
+
+    assert str(caught.value) == f"backend {NAMES} {given!r}"
+
+
+def test_an_unknown_name_in_a_block_is_told_at_once():
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  the message is asserted whole
+        backend("cluster")
+
+    assert str(caught.value) == f"backend {NAMES} 'cluster'"
+
+
+@pytest.mark.parametrize("given", [3, [1], object])
+def test_what_is_no_backend_is_told(given):
+    with pytest.raises(TypeError) as caught:
+        choose(given, None)
+
+    assert str(caught.value) == (
+        "backend must be a name, an address, a concurrent.futures.Executor, a function that makes "
+        f"one, or a client of Dask, got {given!r}"
+    )
+
+
+@pytest.mark.parametrize("given", ["dask", "tcp://127.0.0.1:8786"])
+def test_a_missing_package_is_told_with_its_extra(monkeypatch, given):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.delitem(sys.modules, "parallelkit.backends.dask", raising=False)
+
+    with pytest.raises(ModuleNotFoundError) as caught:
+        choose(given, None)
+
+    assert str(caught.value) == (
+        f"backend={given!r} needs the package distributed, which is not installed: "
+        "pip install 'parallelkit[dask]'"
+    )
+
+
+def test_each_room_can_be_had_by_a_name_and_an_address():
+    assert set(selection.SCHEMES.values()) <= set(selection.ROOMS.values())
+    assert set(selection.PACKAGES.values()) <= set(selection.ROOMS.values())
