@@ -56,9 +56,9 @@ def pmap(
             items turn out to cost.
         backend: Where items run: `"processes"` (default), `"serial"` (in the calling thread, for
             debugging), `"threads"`, `"dask"`, `"ray"`, `"mpi"`, an address such as
-            `"dask://host:8786"`, a client of Dask, any `concurrent.futures.Executor`, or a function that makes one.  A
-            `with parallelkit.backend(...)` block or the variable `PARALLELKIT_BACKEND` sets the
-            default.
+            `"dask://host:8786"`, a client of Dask, any `concurrent.futures.Executor`, or a function
+            that makes one.  A `with parallelkit.backend(...)` block or the variable
+            `PARALLELKIT_BACKEND` sets the default.
         timeout: Seconds that one item may take, from when a worker starts it.  The worker of an
             item that takes longer is ended, and everything else goes on.  Backends that cannot end
             what runs refuse it, as they do `max_memory`.
