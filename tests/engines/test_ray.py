@@ -271,6 +271,7 @@ def test_a_client_of_ray(ray_head, tmp_path):
     printed = script(
         """
         import os
+        import time
         import helper
         from parallelkit import pmap
         from parallelkit.errors import WorkerDied
@@ -280,13 +281,15 @@ def test_a_client_of_ray(ray_head, tmp_path):
             pmap(lambda x: os.kill(os.getpid(), 9) if x == 7 else x, range(20))
         except WorkerDied as error:
             print(error.index)
+        late = pmap(time.sleep, [0, 60, 0], timeout=1.0, on_error="return")
+        print([type(each).__name__ for each in late])
         """,
         where=tmp_path,
         PARALLELKIT_BACKEND=ray_head.client,
         **ray_head.credentials,
     )
 
-    assert printed.splitlines() == ["999000", "7"]
+    assert printed.splitlines() == ["999000", "7", "['NoneType', 'ItemTimeout', 'NoneType']"]
 
 
 @pytest.mark.parametrize("way", ["RAY_ADDRESS", "PARALLELKIT_BACKEND"])
