@@ -8,11 +8,13 @@ This room imports cloudpickle, which takes 15 ms, so nothing imports this room b
 from __future__ import annotations
 
 import copyreg
+import sys
 from collections import ChainMap
 from collections.abc import Callable
 from enum import Enum
 from functools import _lru_cache_wrapper, cached_property, lru_cache
-from types import FunctionType
+from io import TextIOWrapper
+from types import CodeType, FunctionType
 from typing import Any, ClassVar, NamedTuple, ParamSpec, Protocol, TypeVarTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -22,6 +24,8 @@ from cloudpickle import cloudpickle as inner
 from .arrays import reducer
 from .definitions import PROTOCOL, Known, Names, Reduction, own_reduction, reading
 from .freight import Freight
+
+_FILENAME = 10  # the position of the file's name among what a code object is made of, since 3.11
 
 
 class Sink(Protocol):
@@ -41,6 +45,20 @@ def _reduce_weak(obj: WeakKeyDictionary[Any, Any] | WeakValueDictionary[Any, Any
     return type(obj), (), None, None, iter(list(obj.items()))
 
 
+def _reduce_code(code: CodeType) -> Reduction:
+    # Newer versions of cloudpickle leave out where it stands, and then no traceback shows a line.
+    make, made_of = inner._code_reduce(code)  # noqa: SLF001
+    return make, (*made_of[:_FILENAME], code.co_filename, *made_of[_FILENAME + 1 :])
+
+
+def _reduce_file(file: TextIOWrapper) -> Reduction:
+    # Cloudpickle sends what can be read of a file, as a StringIO, which is not what a loop has.
+    for name in ("stdout", "stderr"):
+        if file is getattr(sys, name):
+            return getattr, (sys, name)
+    raise TypeError("cannot pickle '_io.TextIOWrapper' object")  # as plain pickle says it
+
+
 class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
     """What both picklers share: how a thing is taken apart."""
 
@@ -48,6 +66,8 @@ class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
     memo: Any  # pickle's: what was written, with numbers
     dispatch_table: ClassVar[ChainMap[type, Any]] = ChainMap(
         {
+            CodeType: _reduce_code,
+            TextIOWrapper: _reduce_file,
             cached_property: _reduce_cached_property,
             WeakKeyDictionary: _reduce_weak,
             WeakValueDictionary: _reduce_weak,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from pickle import PicklingError
-from types import CodeType
 from typing import TYPE_CHECKING, Any
 
+from . import learned
 from .chunking import Pace
 from .engine import Engine
 from .errors import AloneWarning
@@ -24,15 +22,10 @@ from .telling import warn
 if TYPE_CHECKING:
     from .backends import Backend
     from .backends.slots import Slots, Venue
+    from .home import Home
     from .worker import Settings
 
     Staffing = tuple[tuple[Any, ...], int, int, Settings]
-
-_REMEMBERED = 256  # functions whose cost is kept; a script has a handful
-
-Key = tuple[CodeType, type | None]
-
-_costs: OrderedDict[Key, tuple[float, float | None, float]] = OrderedDict()
 
 
 def begin(
@@ -42,11 +35,15 @@ def begin(
     ordered: bool = True,
     ahead: int | None = None,
     grace: float | None = 0.1,
+    home: Home | None = None,
 ) -> Engine:
-    """Return the engine that runs a call when its results are asked for."""
+    """Return the engine that runs a call when its results are asked for.
+
+    `home` is its caller, if it has begun to run items already.
+    """
     limits, pace = terms(checked, work, source, ordered, ahead, grace)
     here = _serially(work, checked) if checked.serial else work
-    return Engine(here, source, limits, pace, lambda: _open(checked, work))
+    return Engine(here, source, limits, pace, lambda: _open(checked, work), home)
 
 
 def terms(
@@ -117,8 +114,8 @@ def conclude(engine: Engine, given: list[Any]) -> None:
     `given` are the results that the caller has and is about to lose.
     """
     key, pace = _key(engine.outcomes.work.fn, engine.source), engine.run.pace
-    if key is not None and pace.item is not None:
-        _remember(key, (pace.item, pace.carriage, pace.weight))
+    if pace.item is not None:
+        learned.remember(key, (pace.item, pace.carriage, pace.weight))
     if engine.cause is not None and engine.run.limits.home:
         warn(_alone(engine.cause), AloneWarning)
     elif engine.outcomes.strays.count:
@@ -174,32 +171,10 @@ def _crew(checked: Plan, source: Source) -> int:
     return checked.workers if source.length is None else min(checked.workers, source.length)
 
 
-def _pace(key: Key | None, crew: int) -> Pace:
-    unknown = (None, None, 0.0)
-    item, carriage, weight = unknown if key is None else _costs.get(key, unknown)
-    # Another thread may be loading that room just now, hence getattr.
-    launch = getattr(sys.modules.get("parallelkit.backends.processes"), "launch", _cold)
-    return Pace(item=item, launch=launch(crew), carriage=carriage, weight=weight)
+def _pace(key: learned.Key | None, crew: int) -> Pace:
+    item, carriage, weight = learned.recall(key) or (None, None, 0.0)
+    return Pace(item=item, launch=learned.launch(crew), carriage=carriage, weight=weight)
 
 
-def _cold(count: int) -> float:
-    """Return what `backends.processes.launch` would say; it is not loaded before it is needed."""
-    return 0.06 + 0.0025 * count
-
-
-def _key(fn: Callable[..., Any], source: Source) -> Key | None:
-    """Return what tells that a function and its items are as at an earlier call, also if made anew.
-
-    The same function may be a thousand times dearer for an array than for a number.
-    """
-    while isinstance(fn, partial):
-        fn = fn.func
-    code = getattr(fn, "__code__", None)
-    return (code, source.kind) if isinstance(code, CodeType) else None
-
-
-def _remember(key: Key, costs: tuple[float, float | None, float]) -> None:
-    _costs[key] = costs
-    _costs.move_to_end(key)
-    if len(_costs) > _REMEMBERED:
-        _costs.popitem(last=False)
+def _key(fn: Callable[..., Any], source: Source) -> learned.Key | None:
+    return learned.key(fn, source.kind)

@@ -12,8 +12,9 @@ a chunk, and when, is left to `scheduler`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import sqrt
+
+from .records import dataclass
 
 JOURNEY = 20e-6  # seconds of the caller per chunk, sent and received (benchmarks.hop)
 SHORTEST = 20  # journeys that a chunk should be worth: it then costs 5 % of what it does

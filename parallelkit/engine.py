@@ -21,18 +21,22 @@ from .errors import InternalError, NoWorkers
 from .events import HOME, Event
 from .governor import Governor
 from .guard import Guard
-from .home import Home
+from .home import Home, Turn
 from .outcomes import Outcomes, Work
 from .scheduler import Limits, Run
 from .source import Source
 
 _BRIEF = 1e-3  # seconds that workers may be left alone while the caller runs an item
 
+_CALLERS = (events.Give, events.Fail, events.Finish, events.Pull, events.Work)
+"""Commands that only the caller's own thread carries out."""
+
 
 class Engine:
     """One run in the real world.
 
-    `open_backend` makes the place where workers live, when the run first asks for one.
+    `open_backend` makes the place where workers live, when the run first asks for one.  `home` is
+    the caller, if it has begun already: what it did then, `begin_with` tells.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Engine:
         limits: Limits,
         pace: Pace,
         open_backend: Callable[[], Backend],
+        home: Home | None = None,
     ) -> None:
         self.source = source
         self.run = Run(limits, pace)
@@ -52,7 +57,7 @@ class Engine:
         self.outcomes = Outcomes(work, source, limits.home)
         self.failure: BaseException | None = None
         self.cause: BaseException | None = None  # why there are no workers
-        self.home = Home(work.fn, source, work.seed, work.op)
+        self.home = home or Home(work.fn, source, work.seed, work.op)
         # Not itself: in a cycle, what the caller has forgotten would wait for the collector.
         self.guard = Guard(proxy(self))
         self.governor = Governor()
@@ -82,9 +87,15 @@ class Engine:
                         self.obey(command)
                 self.step()
         finally:
-            self._close()
+            self.close()
 
-    def _close(self) -> None:
+    def begin_with(self, done: int, held: int = 0) -> None:
+        """Begin where the caller has the first `done` results already and runs the `held` next."""
+        self.source.drop(range(done))
+        self.events[0] = events.Begin(self.source.length, self.source.at_hand, done, held)
+
+    def close(self) -> None:
+        """End the run, if it has not ended: workers that are busy are ended too."""
         self.guard.close()
         if self.backend is None:
             return
@@ -93,6 +104,27 @@ class Engine:
         except KeyboardInterrupt:  # impatient: what was begun is finished all the same
             self.backend.close()
             raise
+
+    @property
+    def deadline(self) -> float | None:
+        """The time from which on `act` has something to do."""
+        return self.run.deadline
+
+    def act(self) -> None:
+        """Do, in the guard's thread, what there is to do while the caller is in its turn."""
+        if self.backend is None:
+            self.events.append(events.Tick())
+        self.step()
+        kept = []
+        while self.todo:
+            command = self.todo.popleft()
+            if isinstance(command, _CALLERS):
+                kept.append(command)
+            else:
+                self.obey(command)
+                if self.backend is not None:
+                    self.backend.wakeable()
+        self.todo.extend(kept)
 
     def step(self) -> None:
         """Pass one event to the run, waiting for one if there is none."""
@@ -204,6 +236,10 @@ class Engine:
         else:
             with self.guard:
                 turn = self.home.work(chunk, budget)
+        self.answer(chunk, turn)
+
+    def answer(self, chunk: range, turn: Turn) -> None:
+        """Tell the run what became of the chunk that the caller had."""
         self._listen(0)
         self.outcomes.send(HOME, range(chunk.start, turn.stop))
         event = events.Done(HOME, turn.stop, turn.seconds, turn.failed, turn.carriage)

@@ -10,8 +10,9 @@ several are made for each chunk; nobody changes one all the same.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from .records import dataclass
 
 HOME = 0
 """The worker number of the calling thread, which may run items itself.  Others count from 1."""
@@ -31,11 +32,14 @@ class Begin:
     """The caller asked for results.
 
     `length` is how many items there are, None when only the end of the input will tell; `pulled`
-    of them are at hand already (all of a list, none of an iterator).
+    of them are at hand already (all of a list, none of an iterator).  If the caller has begun
+    without a run, it has the results of the first `done` of these and is running the next `held`.
     """
 
     length: int | None
     pulled: int = 0
+    done: int = 0
+    held: int = 0
 
 
 @dataclass(slots=True)

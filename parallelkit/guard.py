@@ -11,44 +11,39 @@ Whoever holds `acting` may touch the engine: the calling thread, but for its tur
 from __future__ import annotations
 
 import _thread
-import contextlib
-import signal
-from collections import deque
-from collections.abc import Callable
+import sys
 from contextvars import copy_context
 from time import perf_counter
-from typing import Protocol
 
-from .backends import Backend
-from .events import Command, Event, Fail, Finish, Give, Pull, Tick, Work
-from .scheduler import Run
+TYPE_CHECKING = False  # type checkers take it for true, and importing `typing` costs 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
 
-_CALLERS = (Give, Fail, Finish, Pull, Work)
-"""Commands that only the caller's own thread carries out."""
+    from .backends import Backend
+
+    class Engine(Protocol):
+        """What the guard asks of the engine that it stands in for."""
+
+        @property
+        def backend(self) -> Backend | None:
+            """Where workers are, if there are any."""
+
+        @property
+        def deadline(self) -> float | None:
+            """The time from which on `act` has something to do."""
+
+        def act(self) -> None:
+            """Do what there is to do while the caller is in its turn."""
+
 
 _CALLED = ("SIGHUP", "SIGINT", "SIGTERM", "SIGALRM", "SIGCHLD", "SIGUSR1", "SIGUSR2", "SIGWINCH")
-_SIGNALS = tuple(getattr(signal, name) for name in _CALLED if hasattr(signal, name))
 """What the helper threads leave to the caller's thread.  The system gives a signal to any thread
 that takes it; only in the one that runs Python's handlers does it interrupt a long system call."""
 
 # The first thread of a process costs 90 us, any later one 9 (measured): one that is over at once,
 # now, so that the first call has no more to pay than the others.
 _thread.start_new_thread(int, ())
-
-
-class Engine(Protocol):
-    """What the guard asks of the engine that it stands in for."""
-
-    run: Run
-    backend: Backend | None
-    events: deque[Event]
-    todo: deque[Command]
-
-    def step(self) -> None:
-        """Pass one event to the run, waiting for one if there is none."""
-
-    def obey(self, command: Command) -> None:
-        """Carry out a command."""
 
 
 class Guard:
@@ -72,15 +67,17 @@ class Guard:
         self.acting.acquire()
 
     def __enter__(self) -> None:
-        self.deadline = self.engine.run.deadline
+        self.deadline = self.engine.deadline
         self.turn += 1
         backend = self.engine.backend
-        with contextlib.suppress(RuntimeError):  # no room for a thread: go without
+        try:
             if backend is not None:
                 backend.wakeable()
                 self._take_over()
             elif self.deadline is not None:
                 self._have_watched()
+        except RuntimeError:  # no room for a thread: go without
+            pass
         self.acting.release()
 
     def __exit__(self, *_: object) -> None:
@@ -140,46 +137,53 @@ class Guard:
         quietly(thread.start)
 
     def _attend(self, turn: int) -> None:
-        engine = self.engine
         try:
-            while turn == self.turn and (engine.backend is not None or self._alarmed()):
+            while turn == self.turn and (self.engine.backend is not None or self._alarmed()):
                 with self.acting:
                     if turn == self.turn:
-                        self._act()
+                        self.engine.act()
         except BaseException as error:  # it is the caller's to hear
             self.error = error
 
     def _alarmed(self) -> bool:
         """Wait for the run's deadline; return False when there is none, or all is over."""
-        deadline = self.engine.run.deadline
+        deadline = self.engine.deadline
         if deadline is None:
             return False
         return not self.alarm.acquire(True, max(0.0, deadline - perf_counter()))
 
-    def _act(self) -> None:
-        engine = self.engine
-        if engine.backend is None:
-            engine.events.append(Tick())
-        engine.step()
-        kept = []
-        while engine.todo:
-            command = engine.todo.popleft()
-            if isinstance(command, _CALLERS):
-                kept.append(command)
-            else:
-                engine.obey(command)
-                if engine.backend is not None:
-                    engine.backend.wakeable()
-        engine.todo.extend(kept)
-
 
 def quietly(start: Callable[[], object]) -> None:
     """Start a thread that leaves signals to others."""
-    if not hasattr(signal, "pthread_sigmask"):  # where no signal interrupts anything
+    mask = _mask()
+    if mask is None:  # where no signal interrupts anything
         start()
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = mask.change(mask.block, mask.numbers)
     try:
         start()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        mask.change(mask.set, before)
+
+
+class _Mask:
+    """How this thread is told which signals to take."""
+
+    def __init__(self) -> None:
+        # Not `signal`, which makes an enum member of each number: 10 us instead of 1 for a change.
+        import _signal as signal  # type: ignore[import-not-found]
+
+        self.change = signal.pthread_sigmask
+        self.block, self.set = signal.SIG_BLOCK, signal.SIG_SETMASK
+        self.numbers = {getattr(signal, name) for name in _CALLED if hasattr(signal, name)}
+
+
+_masks: list[_Mask] = []
+
+
+def _mask() -> _Mask | None:
+    if sys.platform == "win32":
+        return None
+    if not _masks:
+        _masks.append(_Mask())
+    return _masks[0]

@@ -1,7 +1,8 @@
-"""What is left to this process of the CPUs where it is a worker of somebody else's pool.
+"""Where a call stands: in a worker of somebody else's pool, or where a backend was chosen for it.
 
-A `pmap` there that took all CPUs would have as many workers as CPUs in each of as many processes.
-How many CPUs the machine gives is `machine`'s.
+A `pmap` in a worker of another pool that took all CPUs would have as many workers as CPUs in each
+of as many processes.  How many CPUs the machine gives is `machine`'s, and what a choice means
+`selection`'s; here both can be asked for next to nothing, as every call does.
 """
 
 from __future__ import annotations
@@ -9,6 +10,10 @@ from __future__ import annotations
 import os
 import sys
 from contextvars import ContextVar
+
+TYPE_CHECKING = False  # type checkers take it for true, and importing `typing` costs 5 ms
+if TYPE_CHECKING:
+    from typing import Any
 
 _LOKY = ("joblib.externals.loky.", "loky.")  # joblib brings a copy of its own
 _SHARE = "OMP_NUM_THREADS"
@@ -36,3 +41,12 @@ lodged: ContextVar[bool] = ContextVar("lodged", default=False)
 
 A map in it that waited for the same engine could wait for ever, as its own place is taken.
 """
+
+chosen: ContextVar[tuple[Any, bool] | None] = ContextVar("chosen", default=None)
+"""The backend that was chosen, and whether by code that another engine's worker runs for us: only
+such code chooses for itself."""
+
+
+def at_home() -> bool:
+    """Return whether a call stands in this process's own code, which has chosen no backend."""
+    return chosen.get() is None and not lodged.get()

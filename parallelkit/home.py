@@ -1,16 +1,21 @@
-"""Items that the caller runs itself, as long as workers would not end the run sooner."""
+"""Items that the caller runs itself, as long as workers would not end the run sooner.
+
+Most calls load this room, so it loads next to nothing itself.
+"""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
-from typing import Any, NamedTuple
 
-from .backends import Block
-from .folding import Operation, fold
-from .seeding import Kept, Seeded
-from .source import Source
+TYPE_CHECKING = False  # type checkers take it for true, and importing `typing` costs 5 ms
+if TYPE_CHECKING:
+    import pickle
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
+
+    from .backends import Block
+    from .folding import Operation
+    from .source import Source
 
 _SAMPLE = 64  # items and results that are pickled to learn what carrying one costs
 _WORTH_WEIGHING = 1e-3  # seconds the caller must have worked before that is worth knowing
@@ -18,14 +23,24 @@ _CHEAP = 50e-6
 _PER_BYTE = 3e-10  # seconds to copy a byte of an array into memory that was used before, and around
 
 
-class Turn(NamedTuple):
+class Turn:
     """What the caller did: outcomes up to `stop`, and what they cost."""
 
-    block: Block
-    stop: int
-    seconds: float
-    failed: tuple[int, ...]
-    carriage: float | None
+    __slots__ = ("block", "carriage", "failed", "seconds", "stop")
+
+    def __init__(
+        self,
+        block: Block,
+        stop: int,
+        seconds: float,
+        failed: tuple[int, ...],
+        carriage: float | None,
+    ) -> None:
+        self.block = block
+        self.stop = stop
+        self.seconds = seconds
+        self.failed = failed
+        self.carriage = carriage
 
 
 class Home:
@@ -48,6 +63,7 @@ class Home:
         self.source = source
         self.seed = seed
         self.stride = 1
+        self.until = 0  # the position at which the items end that are run without a look around
         self.seconds = 0.0
         self.weighed = False
         self.sink: list[Any] | None = None
@@ -58,49 +74,79 @@ class Home:
         direct = sink is not None and len(sink) == chunk.start
         values: list[Any] = sink if direct and sink is not None else []
         before = len(values)
-        failures: dict[int, BaseException] = {}
+        failure: BaseException | None = None
         began = perf_counter()
         try:
             if self.seed is None:
-                self._run(chunk, budget, values)
+                self.run(chunk, budget, values)
             else:
+                from .seeding import Kept
+
                 with Kept():
-                    self._run(chunk, budget, values)
+                    self.run(chunk, budget, values)
         except Exception as error:
-            failures[len(values) - before] = error
-            values.append(None)
-        seconds = perf_counter() - began
+            failure = error
+        return self.told(chunk, values, before, perf_counter() - began, failure)
+
+    def told(
+        self,
+        chunk: range,
+        values: list[Any],
+        before: int,
+        seconds: float,
+        failure: BaseException | None,
+    ) -> Turn:
+        """Return what became of `chunk`, whose results `values` holds from `before` on."""
+        from .backends import Block
+
         self.seconds += seconds
-        stop = chunk.start + len(values) - before
-        failed = tuple(chunk.start + offset for offset in failures)
-        carriage = None if failed else self._weigh(chunk, values[before : before + _SAMPLE])
-        if direct:
+        stop, failures, carriage = chunk.start + len(values) - before, {}, None
+        direct = values is self.sink
+        if failure is not None:
+            failures[stop - chunk.start] = failure
+            stop += 1
             # A failure is for the run to judge, so what came before it in this turn goes along.
-            values = _cut(values, before) if failed else []
-        elif self.op is not None and not failed:
-            values = fold(self.op, chunk.start, values)
+            values = [*(_cut(values, before) if direct else values), None]
+        else:
+            carriage = self.weigh(chunk.start, values[before : before + _SAMPLE])
+            if direct:
+                values = []
+            elif self.op is not None:
+                from .folding import fold
+
+                values = fold(self.op, chunk.start, values)
+        failed = tuple([chunk.start + offset for offset in failures])
         return Turn(Block(values, failures), stop, seconds, failed, carriage)
 
-    def _run(self, chunk: range, budget: float, values: list[Any]) -> None:
-        """Run items a stride at a time: a look at the clock for each would cost fast items dear."""
-        keep, fn, stop = values.append, self.fn, chunk.stop
+    def run(self, chunk: range, budget: float, values: list[Any]) -> None:
+        """Add the results of `chunk` to `values`, for about `budget` seconds but at least one.
+
+        Items are run a stride at a time: a look at the clock for each would cost fast items dear.
+        """
+        fn, stop = self.fn, chunk.stop
         position, now = chunk.start, perf_counter()
         end = now + budget
         while position < stop and (now < end or position == chunk.start):
             size = min(self.stride, stop - position)
             columns = self.source.columns(range(position, position + size))
+            self.until = position + size
+            # `append` is looked up each time, since that is quicker than calling one looked up.
             if len(columns) == 1:
                 for item in self._items(columns[0], position):
-                    keep(fn(item))
+                    values.append(fn(item))  # noqa: PERF401  results so far must outlive an error
             else:
                 for arguments in self._items(zip(*columns, strict=True), position):
-                    keep(fn(*arguments))
+                    values.append(fn(*arguments))  # noqa: PERF401
             position += size
             before, now = now, perf_counter()
             self._adapt(size, now - before, budget)
 
     def _items(self, items: Iterable[Any], position: int) -> Iterable[Any] | Iterator[Any]:
-        return items if self.seed is None else Seeded(items, self.seed, position)
+        if self.seed is None:
+            return items
+        from .seeding import Seeded
+
+        return Seeded(items, self.seed, position)
 
     def _adapt(self, size: int, seconds: float, budget: float) -> None:
         """Choose the stride, so that it takes about a tenth of the budget, from the last one."""
@@ -109,27 +155,31 @@ class Home:
         elif seconds < budget / 20 and size == self.stride:
             self.stride *= 2
 
-    def _weigh(self, chunk: range, values: list[Any]) -> float | None:
+    def weigh(self, position: int, values: list[Any]) -> float | None:
         """Return, once per run, the seconds to pickle and unpickle an item and its result.
 
-        Plain pickle stands in for the real journey; where it refuses, the run's default stands.
+        `values` are the first results from `position` on.  Plain pickle stands in for the real
+        journey; where it refuses, the run's default stands.
         """
         if self.weighed or self.seconds < _WORTH_WEIGHING:
             return None
         self.weighed = True
         try:
             # One first: if that is dear, more would make a short run longer than the plain loop.
-            price = min(self._price(chunk, values[:1]) for _ in range(2))  # the first is cold
+            # The first is cold.
+            price = min(self._price(position, values[:1]) for _ in range(2))
             if price < _CHEAP and len(values) > 1:
-                price = self._price(chunk, values)
+                price = self._price(position, values)
         except KeyboardInterrupt:
             raise
         except BaseException:  # the user's own __reduce__ can raise anything
             return None
         return price
 
-    def _price(self, chunk: range, sample: list[Any]) -> float:
-        columns = self.source.columns(range(chunk.start, chunk.start + len(sample)))
+    def _price(self, position: int, sample: list[Any]) -> float:
+        import pickle
+
+        columns = self.source.columns(range(position, position + len(sample)))
         large: list[pickle.PickleBuffer] = []
         began = perf_counter()
         pickle.dumps((columns, sample), 5, buffer_callback=large.append)

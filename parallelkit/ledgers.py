@@ -12,12 +12,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
 
 from parallelkit.chunking import split
 from parallelkit.events import Reason
+from parallelkit.records import dataclass, field
 
 LONGEST_PAUSE = 60.0  # seconds before a repeat: what a minute has not mended, an hour seldom does
 MOST_DOUBLINGS = 1000  # of a pause: 2.0 ** 1024 is too large for a float

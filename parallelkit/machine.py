@@ -15,10 +15,10 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 from .guests import allotted
+from .records import dataclass
 
 WORKERS = "PARALLELKIT_WORKERS"
 """The environment variable that says how many CPUs to use, whatever the machine says."""

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+import os
+from _operator import is_
 
-from .backends import Block
-from .calls import begin, conclude
-from .options import Exceptions, OnError, Options, Plan, check_call, plan
-from .outcomes import Work
+from .guests import at_home
+from .solo import Solo
 from .source import source
 
-R = TypeVar("R")
+TYPE_CHECKING = False  # type checkers take it for true, and importing `typing` costs 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, TypeVar
+
+    from .backends import Block
+    from .engine import Engine
+    from .home import Home
+    from .options import Exceptions, OnError, Plan
+    from .outcomes import Work
+
+    R = TypeVar("R")
 
 AHEAD = 8
 """How many chunks for each worker `imap` lets lie between its input and its reader.
@@ -83,14 +91,63 @@ def pmap(
         [0, 1, 4, 9, 16]
     """
     knobs = (workers, chunksize, backend, timeout, retries, retry_on, backoff, on_error, seed)
+    if _usual((*knobs, worker_state, max_memory)) and _mappable(fn, iterables):
+        return _loop(fn, iterables)
+    from .calls import begin
+    from .options import Options, check_call, plan
+    from .outcomes import Work
+
     checked = plan(Options(*knobs, worker_state, max_memory))
     check_call("pmap", fn, iterables)
-    engine = begin(
-        checked, Work(fn, worker_state, None, checked.seed, checked.retry_on), source(iterables)
-    )
+    work = Work(fn, worker_state, None, checked.seed, checked.retry_on)
+    engine = begin(checked, work, source(iterables))
     results: list[R] = []
     if checked.on_error == "raise":  # else it may leave out items, and not tell where it ends
         engine.home.sink = results
+    return _collected(engine, results, checked)
+
+
+def _usual(knobs: tuple[Any, ...]) -> bool:
+    """Return whether the options of a `pmap` are those that it has by itself."""
+    given = os.environ.get
+    workers = given("PARALLELKIT_WORKERS", "1")
+    if given("PARALLELKIT_BACKEND") or not workers.isdecimal() or int(workers) < 1:
+        return False  # or there is something wrong, which is for `plan` to say
+    return at_home() and all(map(is_, knobs, _DEFAULTS))
+
+
+_DEFAULTS = tuple((pmap.__kwdefaults__ or {}).values())
+
+
+def _mappable(fn: Any, iterables: tuple[Any, ...]) -> bool:
+    """Return whether there is certainly nothing wrong with the arguments."""
+    each = [hasattr(type(iterable), "__iter__") for iterable in iterables]
+    return callable(fn) and bool(each) and all(each)
+
+
+def _loop(fn: Callable[..., R], iterables: tuple[Iterable[Any], ...]) -> list[R]:
+    """Return what a `pmap` without options does: the loop, until workers would end it sooner."""
+    items = source(iterables)
+
+    def open_engine(home: Home) -> Engine:
+        from .calls import begin
+        from .options import Options, plan
+        from .outcomes import Work
+
+        return begin(plan(Options()), Work(fn), items, home=home)
+
+    solo = Solo(fn, items, open_engine)
+    engine = solo.run()
+    if engine is None:
+        return solo.results
+    from .options import Options, plan
+
+    return _collected(engine, solo.results, plan(Options()))
+
+
+def _collected(engine: Engine, results: list[R], checked: Plan) -> list[R]:
+    from .calls import conclude
+
     for block in engine.results():
         if block.failures:
             results.extend(kept(block, checked))
@@ -136,6 +193,9 @@ def imap(
         [0, 1, 4, 9]
     """
     knobs = (workers, chunksize, backend, timeout, retries, retry_on, backoff, on_error, seed)
+    from .options import Options, check_call, plan
+    from .outcomes import Work
+
     checked = plan(Options(*knobs, worker_state, max_memory))
     check_call("imap", fn, iterables)
     work = Work(fn, worker_state, None, checked.seed, checked.retry_on)
@@ -145,6 +205,10 @@ def imap(
 def _results(
     checked: Plan, work: Work, iterables: tuple[Iterable[Any], ...], ordered: bool
 ) -> Iterator[Any]:
+    import contextlib
+
+    from .calls import begin, conclude
+
     grace = None if ordered else 0.0
     engine = begin(checked, work, source(iterables), ordered, AHEAD, grace)
     with contextlib.closing(engine.results()) as outcomes:  # now, not when it is collected

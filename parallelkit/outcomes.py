@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pickle import PicklingError
 from typing import Any, NamedTuple, NoReturn
 
@@ -18,6 +17,7 @@ from .errors import ItemTimeout, ParallelError, WorkerDied, shortened
 from .events import Done
 from .failures import inscribe, note, uninscribe, variables
 from .folding import fold
+from .records import dataclass
 from .source import Source
 
 _NOTE = "parallelkit: raised by "

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 from parallelkit.ledgers import Failures, Home, Input, Limits, Output, Staff
+from parallelkit.records import dataclass
 
 
 @dataclass(slots=True)

@@ -6,10 +6,9 @@ What an item costs is `chunking`'s to know, and acting on the answers is `schedu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from parallelkit.chunking import Pace
 from parallelkit.ledgers import Home, Input, Limits, Output, Staff
+from parallelkit.records import dataclass
 
 SHORT = 250  # a second chunk may wait in a worker behind one of at most so many journeys, which
 # hides the journey; queues deeper or slower than that strand work (benchmarks.simulate)

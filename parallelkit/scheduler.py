@@ -141,8 +141,7 @@ class Run:
     ) -> None:
         staff = self.staff
         if isinstance(event, Begin):
-            self.input.begin(event.length, event.pulled)
-            staff.hired = not self.limits.home
+            self._begin(event, now)
         elif isinstance(event, Tick):
             self._tick(now)
         elif isinstance(event, Lost):
@@ -156,6 +155,17 @@ class Run:
             staff.allowed += event.count
         else:
             self._end(Fail(self.outlook.first(), "cancelled"))
+
+    def _begin(self, event: Begin, now: float) -> None:
+        self.input.begin(event.length, event.pulled)
+        self.staff.hired = not self.limits.home
+        if event.done:
+            self.input.take_waiting(event.done)
+            self.output.given = self.output.taken = event.done
+        if event.held:
+            self.home.chunk = self.input.take_waiting(event.held)
+            # Whoever says so now has waited for it.
+            self.home.since, self.home.watch = now - PROBE - OVERDUE, now
 
     def _done(self, event: Done, now: float) -> None:
         worker, stop, failed = event.worker, event.stop, event.failed

@@ -9,12 +9,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from contextvars import ContextVar, Token
+from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import shortened
-from .guests import lodged
+from .guests import chosen, lodged
 
 if TYPE_CHECKING:
     from .backends.slots import Venue
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 VARIABLE = "PARALLELKIT_BACKEND"
 
 OURS = ("processes", "serial")
-ROOMS = {"threads": "threads", "dask": "dask", "ray": "ray"}
+ROOMS = {"threads": "threads", "dask": "dask", "ray": "ray", "mpi": "mpi"}
 SCHEMES = {"dask": "dask", "tcp": "dask", "tls": "dask", "ray": "ray"}
-PACKAGES = {"distributed": "dask", "ray": "ray"}
+PACKAGES = {"distributed": "dask", "ray": "ray", "mpi4py": "mpi"}
 """Rooms by name, by the scheme of an address, and by the package that an object's class is from,
 which also is the package that a room needs."""
 
@@ -35,11 +35,6 @@ class Choice(NamedTuple):
     name: str
     venue: Venue | None = None
     depth: int = 1
-
-
-# What was chosen, and whether that was by code that another engine's worker runs for us: only such
-# code chooses for itself.
-_chosen: ContextVar[tuple[Any, bool] | None] = ContextVar("chosen", default=None)
 
 
 class backend:  # noqa: N801  # it is used as a function is
@@ -65,7 +60,7 @@ class backend:  # noqa: N801  # it is used as a function is
 
     def __enter__(self) -> None:
         """Choose it."""
-        self._tokens.append(_chosen.set((self.given, lodged.get())))
+        self._tokens.append(chosen.set((self.given, lodged.get())))
 
     def __exit__(
         self,
@@ -74,7 +69,7 @@ class backend:  # noqa: N801  # it is used as a function is
         traceback: TracebackType | None,
     ) -> None:
         """Let the choice before it hold again."""
-        _chosen.reset(self._tokens.pop())
+        chosen.reset(self._tokens.pop())
         name = _room(self.given, "backend")
         room = sys.modules.get(f"{__package__}.backends.{name}")
         if isinstance(self.given, str) and room is not None and hasattr(room, "leave"):
@@ -99,9 +94,9 @@ def choose(given: Any, workers: int | None) -> Choice:
 def _wanted(given: Any) -> tuple[Any, str]:
     if given is not None:
         return given, "backend"
-    chosen = _chosen.get()
-    if chosen is not None and chosen[1] == lodged.get():
-        return chosen[0], "backend"
+    choice = chosen.get()
+    if choice is not None and choice[1] == lodged.get():
+        return choice[0], "backend"
     if lodged.get():
         return "processes", "backend"
     named = os.environ.get(VARIABLE)

@@ -138,7 +138,7 @@ class Service(Engine):
                 self.step()
         finally:
             self.desk.quiet()
-            self._close()
+            self.close()
 
     def _give(self, chunk: range) -> None:
         block = self.outcomes.take(chunk)

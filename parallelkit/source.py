@@ -8,39 +8,53 @@ contributes to a chunk.  How arrays and tables become columns is decided in `col
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Protocol
 
-from .columns import sliceable
+TYPE_CHECKING = False  # type checkers take it for true, and importing `typing` costs 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any, Protocol
 
-Columns = tuple[Sequence[Any], ...]
+    Columns = tuple[Sequence[Any], ...]
 
+    class Source(Protocol):
+        """The items of one run."""
 
-class Source(Protocol):
-    """The items of one run."""
+        length: int | None
+        at_hand: int
+        error: Exception | None
+        kind: type | None  # of the first item, where that is known
 
-    length: int | None
-    at_hand: int
-    error: Exception | None
-    kind: type | None  # of the first item, where that is known
+        def pull(self, count: int, /) -> tuple[int, bool]:
+            """Take up to `count` items; return how many came and whether these were the last."""
 
-    def pull(self, count: int, /) -> tuple[int, bool]:
-        """Take up to `count` items; return how many came and whether these were the last."""
+        def columns(self, chunk: range) -> Columns:
+            """Return the arguments of the positions in `chunk`."""
 
-    def columns(self, chunk: range) -> Columns:
-        """Return the arguments of the positions in `chunk`."""
-
-    def drop(self, chunk: range) -> None:
-        """Forget the items of `chunk`, whose outcomes are with the caller."""
+        def drop(self, chunk: range) -> None:
+            """Forget the items of `chunk`, whose outcomes are with the caller."""
+else:
+    Source = object  # others import the name, for the same purpose
 
 
 def source(iterables: tuple[Iterable[Any], ...]) -> Source:
     """Return the items that `zip(*iterables)` would give, ending with the shortest."""
-    sequences = [sliceable(each) for each in iterables]
+    sequences = [_sliceable(each) for each in iterables]
     if any(each is None for each in sequences) or _length(iterables) is None:
         return Pulled(iterables)
     return Indexed(tuple(sequences))
+
+
+def _sliceable(iterable: Any) -> Any:
+    """Return what `columns.sliceable` says, which is loaded for what only it can tell."""
+    kind = type(iterable)
+    if kind in (list, tuple, range):
+        return iterable
+    if kind.__module__ == "builtins" and kind not in (str, bytes, bytearray, memoryview):
+        return None
+    from .columns import sliceable
+
+    return sliceable(iterable)
 
 
 class Indexed:
@@ -48,7 +62,7 @@ class Indexed:
 
     def __init__(self, sequences: tuple[Sequence[Any], ...]) -> None:
         self.sequences = sequences
-        self.at_hand = min(len(each) for each in sequences)
+        self.at_hand = min([len(each) for each in sequences])
         self.length: int | None = self.at_hand
         self.error: Exception | None = None
         first = next(iter(sequences[0][:1]), None) if self.at_hand else None
@@ -92,6 +106,8 @@ class Pulled:
 
     def pull(self, count: int) -> tuple[int, bool]:
         """Take up to `count` items; return how many came and whether these were the last."""
+        if self.error is not None:  # the input ended there, whatever else it would give
+            return 0, True
         before = len(self._kept)
         try:
             self._kept.extend(islice(self._items, count))
@@ -99,6 +115,7 @@ class Pulled:
             # What came before it comes first for the caller too, as in a loop.
             self.error = error
         got = len(self._kept) - before
+        self.at_hand += got
         return got, got < count
 
     def columns(self, chunk: range) -> Columns:

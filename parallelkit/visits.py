@@ -224,7 +224,7 @@ class Visit(Engine):
         """End the run: workers that are busy are ended, and the caller hears that it is over."""
         if not self.over:
             self.over = True
-            self._close()
+            self.close()
             self.tell(None)
 
     def fail(self, error: BaseException) -> None:

@@ -156,3 +156,26 @@ def test_a_class_in_a_frame_is_the_one_that_is_here():
 
     assert back is Local
     assert Local.count == 1
+
+
+def test_functions_know_where_they_stand():
+    def outer():
+        return lambda: 1 / 0
+
+    channel = Channel()
+    far = channel.send(outer)[0]
+    for code in (far.__code__, far().__code__):
+        assert code.co_filename == __file__
+    assert far().__code__.co_firstlineno == outer().__code__.co_firstlineno
+
+
+def test_files_do_not_travel_but_standard_streams_are_those_of_the_worker(tmp_path):
+    channel = Channel()
+    refused = pytest.raises(TypeError, match=r"^cannot pickle '_io.TextIOWrapper' object$")
+    with (tmp_path / "text").open("w+") as file, refused:
+        channel.send(file)
+    real = io.TextIOWrapper(io.BytesIO())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdout", real)
+        assert channel.send([real])[0] == [real]
+        assert channel.send([real])[0][0] is real

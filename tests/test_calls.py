@@ -14,7 +14,7 @@ from typing import Any
 import faults
 import pytest
 
-from parallelkit import calls, imap, outcomes, pmap, preduce
+from parallelkit import calls, imap, learned, outcomes, pmap, preduce
 from parallelkit.errors import AloneWarning
 from parallelkit.options import Options, plan
 from parallelkit.outcomes import Work
@@ -23,7 +23,7 @@ from parallelkit.source import source
 
 @pytest.fixture(autouse=True)
 def nothing_remembered(monkeypatch):
-    monkeypatch.setattr(calls, "_costs", type(calls._costs)())
+    monkeypatch.setattr(learned, "costs", {})
 
 
 def double(x):
@@ -49,7 +49,7 @@ class Endless:
 
 
 def key(fn):
-    return calls._key(fn, source(([1],)))
+    return learned.key(fn, int)
 
 
 @pytest.mark.parametrize(
@@ -72,12 +72,12 @@ def test_a_closure_made_anew_is_the_same_function():
 
 
 def test_the_same_function_of_other_items_is_another():
-    assert key(double) != calls._key(double, source((["a"],)))
+    assert key(double) != learned.key(double, source((["a"],)).kind)
 
 
 def test_the_cost_of_a_function_is_kept_for_the_next_call():
     assert pmap(double, range(1000)) == [2 * x for x in range(1000)]
-    item, _, _ = calls._costs[double.__code__, int]
+    item, _, _ = learned.costs[double.__code__, int]
 
     engine = begun(double, range(10))
 
@@ -85,12 +85,12 @@ def test_the_cost_of_a_function_is_kept_for_the_next_call():
 
 
 def test_the_oldest_costs_are_forgotten(monkeypatch):
-    monkeypatch.setattr(calls, "_REMEMBERED", 2)
+    monkeypatch.setattr(learned, "REMEMBERED", 2)
     keys = [(compile(str(number), "test", "eval"), int) for number in range(3)]
     for each in (*keys[:2], keys[0], keys[2]):
-        calls._remember(each, (1.0, None, 0.0))
+        learned.remember(each, (1.0, None, 0.0))
 
-    assert list(calls._costs) == [keys[0], keys[2]]
+    assert list(learned.costs) == [keys[0], keys[2]]
 
 
 def begun(fn, items, **options):
@@ -192,7 +192,7 @@ def eager(monkeypatch):
     """Every call finds its price known, so that workers are asked for at once; there are two."""
     monkeypatch.setenv("PARALLELKIT_WORKERS", "2")
     for fn in where, guarded, fragile, number:
-        calls._remember(fn.__code__, (0.002, None, 0.0))
+        learned.remember(fn.__code__, (0.002, None, 0.0))
     pmap(abs, range(4), workers=2)
     with faults.limited():
         yield
@@ -258,7 +258,7 @@ def draw(item: Any) -> float:
 
 
 def test_an_item_draws_the_same_wherever_it_runs(eager):
-    calls._remember(draw.__code__, (0.002, None, 0.0))
+    learned.remember(draw.__code__, (0.002, None, 0.0))
     items = [Guarded(x) if x % 9 == 4 else x for x in range(60)]
     with pytest.warns(AloneWarning):
         found = pmap(draw, items, seed=3)
@@ -272,7 +272,7 @@ def fail(item: Any) -> int:
 
 
 def test_what_the_function_raises_in_the_caller_is_raised(eager):
-    calls._remember(fail.__code__, (0.002, None, 0.0))
+    learned.remember(fail.__code__, (0.002, None, 0.0))
     items = [Guarded(x) if x in (3, 40) else x for x in range(100)]
     with pytest.warns(AloneWarning), pytest.raises(KeyError) as caught:
         pmap(fail, items)

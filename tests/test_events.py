@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import typing
-from dataclasses import is_dataclass
 
 import pytest
 
@@ -30,7 +29,6 @@ def test_each_word_is_an_event_or_a_command():
 
 @pytest.mark.parametrize("word", WORDS)
 def test_a_word_is_true_small_and_equal_to_its_like_alone(word):
-    assert is_dataclass(word)
     assert made(word)
     assert not hasattr(made(word), "__dict__")
     assert [other for other in WORDS if made(other) == made(word)] == [word]

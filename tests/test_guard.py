@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,24 +57,18 @@ class Stuck:
     """An engine whose run has a deadline that is over at once, and which then waits for `wake`."""
 
     def __init__(self) -> None:
-        self.run: Any = self
         self.backend: Any = None
-        self.events: deque[Any] = deque()
-        self.todo: deque[Any] = deque()
         self.deadline = time.perf_counter()
         self.waiting = threading.Event()
         self.woken = threading.Event()
         self.helper: threading.Thread | None = None
 
-    def step(self) -> None:
+    def act(self) -> None:
         self.helper = threading.current_thread()
         self.backend = self
         self.waiting.set()
         self.woken.wait()
         self.woken.clear()
-
-    def obey(self, command: object) -> None:
-        raise AssertionError(command)
 
     def wakeable(self) -> None:
         pass
@@ -122,9 +115,9 @@ def test_signals_go_to_the_caller() -> None:
     masks: list[set[Any]] = []
 
     class Looking(Stuck):
-        def step(self) -> None:
+        def act(self) -> None:
             masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
-            super().step()
+            super().act()
 
     engine = Looking()
     guard = Guard(engine)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 
 import pytest
 
-from parallelkit import cpu_count
+import parallelkit
+from parallelkit import cpu_count, guests
 from parallelkit.guests import allotted
 from parallelkit.machine import cpu_bound, cpu_reasons
 
@@ -55,3 +57,20 @@ def test_what_the_user_sets_goes_before(worker):
     worker.setenv("PARALLELKIT_WORKERS", "5")
 
     assert cpu_count() == cpu_bound() == 5
+
+
+def test_a_call_is_not_at_home_where_a_backend_was_chosen_or_another_engine_runs_it():
+    assert guests.at_home()
+    for variable, value in ((guests.chosen, ("threads", False)), (guests.lodged, True)):
+        token = variable.set(value)
+        try:
+            assert not guests.at_home()
+        finally:
+            variable.reset(token)
+    assert guests.at_home()
+
+
+def test_a_map_without_options_runs_on_the_backend_that_was_chosen():
+    with parallelkit.backend("threads"):
+        names = parallelkit.pmap(lambda _: threading.current_thread().name, range(2))
+    assert threading.main_thread().name not in names

@@ -21,9 +21,21 @@ HOUSE = ROOT / "parallelkit"
 # From the ground up; a room imports from lower rows only, so that no cycle can be.  Where rooms of
 # one floor of the design need each other, the floor is a flight of stairs.
 FLOORS = [
-    {"errors", "events", "guests"},
+    {"errors", "records", "guests"},
+    {"events"},
     # Floor 1: what the computer gives, and how much to hand out.
-    {"machine", "chunking", "board", "wire", "lending", "telling", "branches", "rota", "loops"},
+    {
+        "machine",
+        "chunking",
+        "learned",
+        "board",
+        "wire",
+        "lending",
+        "telling",
+        "branches",
+        "rota",
+        "loops",
+    },
     {"shortage"},
     {"segments", "ledgers"},
     {"slabs", "handles", "operators", "arenas"},
@@ -49,7 +61,7 @@ FLOORS = [
     {"spawned", "backends.cargo", "backends.greeting"},
     {"backends.start", "backends.slots"},
     {"backends.warm", "backends.executor"},
-    {"backends.processes", "backends.threads", "backends.dask", "backends.ray"},
+    {"backends.processes", "backends.threads", "backends.dask", "backends.ray", "backends.mpi"},
     {"selection"},
     # Floor 5: a run, a backend and a clock are joined.
     {"source", "options"},
@@ -57,6 +69,7 @@ FLOORS = [
     {"home", "guard"},
     {"engine"},
     {"calls"},
+    {"solo"},
     # An executor: what its callers touch, then what its helper thread runs.
     {"broken", "desk"},
     {"trips"},
@@ -74,7 +87,7 @@ FLOORS = [
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
 # The core is handed positions, numbers and the time; it can reach nothing else.
-PURE = ["errors", "events", "chunking", "ledgers", "portions", "outlook", "scheduler"]
+PURE = ["errors", "records", "events", "chunking", "ledgers", "portions", "outlook", "scheduler"]
 PLAIN = {
     "__future__", "bisect", "collections", "dataclasses", "enum", "functools", "heapq", "itertools",
     "math", "operator", "reprlib", "statistics", "typing",
@@ -90,6 +103,7 @@ TESTED_IN = {
     "visits": "test_amaps",  # a run, and
     "host": "test_amaps_real",  # the thread that serves it, are seen by callers and processes
     "backends": "test_engine",  # a port does nothing by itself
+    "backends.mpi": "test_fraud",  # what it takes is a script under mpiexec
     "events": "test_scheduler",  # words mean something only in a run
 }
 

@@ -245,3 +245,16 @@ def test_a_result_that_cannot_be_sent_is_named_to_its_part() -> None:
     assert str(found[2]).startswith(
         "result of type Tank cannot be sent to another process: result.parts['valve'][0]: "
     )
+
+
+def test_the_traceback_shows_the_users_own_lines() -> None:
+    namespace: dict[str, Any] = {"__name__": "__main__"}  # goes by value, as a script's functions
+    source = "def fails(x):\n    return inner(x)\n\n\ndef inner(x):\n    return 1 // x\n"
+    exec(compile(source, __file__, "exec"), namespace)
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        pmap(namespace["fails"], [0], workers=1)
+    told = "".join(caught.value.__notes__)
+    assert f'File "{__file__}", line 2, in fails' in told
+    assert f'File "{__file__}", line 6, in inner' in told
+    assert told.count("File ") == 2

@@ -166,6 +166,9 @@ class DaskVenue:
         task = self.client.submit(fn, header, body, *further, key=key, pure=False, retries=0)
         return DaskFuture(self.client, task, bulk)
 
+    def reserve(self) -> None:
+        """Dask has no places that are kept for one."""
+
     def judge(self, error: BaseException) -> Verdict:
         """Say what an error means that `submit` or a future raised."""
         if isinstance(error, distributed.scheduler.KilledWorker):

@@ -90,6 +90,9 @@ class ExecutorVenue:
         """Have a worker call `fn(*args)`."""
         return self.executor.submit(fn, *args)
 
+    def reserve(self) -> None:
+        """An executor has no places that are kept for one."""
+
     def judge(self, error: BaseException) -> Verdict:
         """Say what an error means that `submit` or a future raised."""
         if not isinstance(error, futures.BrokenExecutor):

@@ -83,6 +83,12 @@ class Venue(Store, Protocol):
     def submit(self, fn: Callable[..., Any], *args: Any) -> Future:
         """Have a worker call `fn(*args)`, where handles that `put` returned are their blobs."""
 
+    def reserve(self) -> Future | None:
+        """Have one more place for this run alone, where what is submitted begins at once.
+
+        The future is done when it is there.  None if there is no such thing.
+        """
+
     def judge(self, error: BaseException) -> Verdict:
         """Say what an error means that `submit` or a future raised."""
 
@@ -131,6 +137,13 @@ def slots(capacity: int, named: int | None, timed: bool) -> tuple[int, int]:
     return most, max(1, most // capacity)
 
 
+class Terms(NamedTuple):
+    """What decides how many slots there are for each place."""
+
+    named: int | None
+    timed: bool
+
+
 class Slots:
     """Workers of one run, at most `named` of them, on an engine."""
 
@@ -139,7 +152,7 @@ class Slots:
     ) -> None:
         self.venue = venue
         self.cargo = cargo
-        self.most = partial(slots, named=named, timed=timed)
+        self.terms = Terms(named, timed)
         self.allowed = most  # how many the run thinks there may be
         self.flights: dict[int, Flight | None] = {}
         self.unsent: list[int] = []  # whose chunk is to be sent on
@@ -162,7 +175,12 @@ class Slots:
             self.happened.append((Refused(count - granted), None))
         for number in [next(self.numbers) for _ in range(granted)]:
             self.flights[number] = None
-            self.happened.append((Joined(number), None))
+            # Where time counts, a place must be there before what is to be timed is sent.
+            place = self.venue.reserve() if self.terms.timed else None
+            if place is None:
+                self.happened.append((Joined(number), None))
+            else:
+                place.add_done_callback(partial(_land, self.inbox, number))
 
     def send(self, worker: int, chunk: range, columns: tuple[Any, ...]) -> int:
         """Have the engine run a chunk; return how many bytes travel."""
@@ -211,6 +229,9 @@ class Slots:
 
     def _landed(self, worker: int, future: Future) -> None:
         flight = self.flights.get(worker)
+        if flight is None and worker in self.flights:
+            self._joined(worker, future)
+            return
         if flight is None or flight.future is not future:  # nobody waits for it any more
             return
         flight.future = None
@@ -237,6 +258,18 @@ class Slots:
         failed = tuple(chunk.start + offset for offset in sorted(block.failures))
         event = Done(worker, stop, landed.seconds, failed, weight=landed.weight)
         self.happened.append((event, block))
+
+    def _joined(self, worker: int, place: Future) -> None:
+        try:
+            place.result()
+        except BaseException as error:
+            fate, words = self.venue.judge(error)
+            if fate == "over":
+                self._end(NoWorkers(words), error)
+            else:
+                self._lose(worker, range(0), words)
+        else:
+            self.happened.append((Joined(worker), None))
 
     # Ends.
 
@@ -290,7 +323,7 @@ class Slots:
         if self.over is not None:
             return
         try:
-            most, _ = self.most(self.venue.capacity())
+            most, _ = slots(self.venue.capacity(), *self.terms)
         except NoWorkers as over:
             self._end(over, over.__cause__ or over)
             return

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from clusters import Ray, ray_cluster
 from dask_cluster import PATIENCE, Cluster
 
 
@@ -45,3 +46,10 @@ def client(shared_client: Any) -> Iterator[Any]:
         if not tasks(shared_client):
             break
     assert not tasks(shared_client)
+
+
+@pytest.fixture(scope="session")
+def ray_head() -> Iterator[Ray]:
+    """Give a cluster of Ray with two CPUs."""
+    with ray_cluster() as started:
+        yield started

@@ -1,0 +1,86 @@
+"""Clusters of other engines for the tests, started as a user starts them: by commands.
+
+Their processes carry a mark in the environment, by which all of them are found at the end, and
+which no other cluster on the machine has.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import psutil
+from scripts import MARK, assert_gone, environment, marked
+
+UP = 60.0  # seconds until a cluster must be there, on a busy machine
+STORE = 200_000_000  # bytes of Ray's object store; it would take a third of the memory
+
+
+class Ray(NamedTuple):
+    """A cluster of Ray: how it is reached, the proxy of its clients, and what to connect with."""
+
+    address: str
+    client: str
+    mark: str
+    credentials: dict[str, str]
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on just now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextmanager
+def ray_cluster() -> Iterator[Ray]:
+    """Give a cluster of Ray with two CPUs, as `ray start` starts it."""
+    # It listens for the whole network, so a token keeps others out.
+    credentials = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    env = environment(RAY_USAGE_STATS_ENABLED="0", **credentials)
+    port, proxy = free_port(), free_port()
+    # A path within it is that of a Unix socket, and must be short.
+    with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp") as folder:
+        command = [
+            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--num-cpus=2"),
+            *(f"--port={port}", f"--ray-client-server-port={proxy}", f"--temp-dir={folder}"),
+            *(f"--object-store-memory={STORE}", "--include-dashboard=false"),
+            "--disable-usage-stats",
+        ]
+        try:
+            # Where it is started is not where scripts run: they must find their modules all the
+            # same.
+            started = subprocess.run(
+                command, env=env, cwd="/", capture_output=True, text=True, timeout=UP, check=False
+            )
+            assert started.returncode == 0, started.stdout + started.stderr
+            yield Ray(f"127.0.0.1:{port}", f"ray://127.0.0.1:{proxy}", env[MARK], credentials)
+        finally:
+            end(env[MARK], ("raylet", "gcs_server"))
+
+
+def end(mark: str, order: tuple[str, ...]) -> None:
+    """End the processes that carry `mark`, those with the names in `order` first and politely."""
+    processes = marked(mark)
+    for name in order:
+        asked = [each for each in processes if name_of(each) == name]
+        for each in asked:
+            each.terminate()
+        psutil.wait_procs(asked, timeout=5.0)
+    for each in marked(mark):
+        each.kill()
+    assert_gone(mark)
+
+
+def name_of(process: psutil.Process) -> str:
+    """Return a process's name, nothing if it is gone."""
+    try:
+        return str(process.name())
+    except psutil.Error:
+        return ""

@@ -1,0 +1,52 @@
+"""What calls have taught is kept, by the function's code and the kind of its items."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+
+from parallelkit import learned
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered(monkeypatch: Any) -> None:
+    monkeypatch.setattr(learned, "costs", {})
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+def test_a_function_is_known_by_its_code_and_the_kind_of_its_items() -> None:
+    made = [learned.key(lambda x: x, int) for _ in range(2)]
+    assert made[0] == made[1]
+    assert learned.key(partial(partial(double)), int) == (double.__code__, int)
+    assert learned.key(double, int) != learned.key(double, str)
+    assert learned.key(abs, int) is None
+
+
+def test_what_has_no_code_is_not_remembered() -> None:
+    learned.remember(None, (1.0, None, 0.0))
+    assert learned.recall(None) is None
+    assert not learned.costs
+
+
+def test_what_is_remembered_is_recalled() -> None:
+    key = learned.key(double, int)
+    assert learned.recall(key) is None
+    learned.remember(key, (1.0, 2.0, 3.0))
+    assert learned.recall(key) == (1.0, 2.0, 3.0)
+
+
+def test_the_one_that_was_not_used_for_longest_is_forgotten(monkeypatch: Any) -> None:
+    monkeypatch.setattr(learned, "REMEMBERED", 2)
+    keys = [(compile(str(number), "test", "eval"), int) for number in range(3)]
+    for each in (*keys[:2], keys[0], keys[2]):
+        learned.remember(each, (1.0, None, 0.0))
+    assert list(learned.costs) == [keys[0], keys[2]]
+
+
+def test_more_workers_take_longer() -> None:
+    assert learned.launch(2) < learned.launch(20)
