@@ -66,7 +66,7 @@ def test_code_that_an_engine_runs_chooses_for_itself(monkeypatch):
 
 
 NAMES = (
-    'must be one of "processes", "serial", "threads", "dask", "ray", an address such as '
+    'must be one of "processes", "serial", "threads", "dask", "ray", "mpi", an address such as '
     '"dask://host:8786", an executor or a client, got'
 )
 
