@@ -46,15 +46,7 @@ from parallelkit.events import (
     Tick,
     Work,
 )
-from parallelkit.ledgers import (
-    Failures,
-    Home,
-    Input,
-    Limits,
-    Output,
-    Staff,
-    without,
-)
+from parallelkit.ledgers import Failures, Home, Input, Limits, Output, Staff, without
 from parallelkit.outlook import Outlook
 from parallelkit.portions import Portions
 
