@@ -23,7 +23,14 @@ class Engine:
         self.places = 2
         self.calls: list[tuple[Future[Any], Any]] = []
         self.killed: list[Future[Any]] = []
+        self.reserved: list[Future[Any]] = []
         self.closed = self.gone = False
+
+    def reserve(self) -> Future[Any] | None:
+        if not self.ends:
+            return None
+        self.reserved.append(Future())
+        return self.reserved[-1]
 
     def capacity(self) -> int:
         if self.gone:
@@ -72,9 +79,10 @@ class Freight:
 class Scene:
     """Four slots on two places."""
 
-    def __init__(self) -> None:
+    def __init__(self, timed: bool = False) -> None:
         self.engine, self.freight = Engine(), Freight()
-        self.slots = Slots(self.engine, self.freight, 4, None, timed=False)  # type: ignore[arg-type]
+        self.engine.ends = timed
+        self.slots = Slots(self.engine, self.freight, 4, None, timed)  # type: ignore[arg-type]
         self.slots.start(4)
         self.joined = self.events()
 
@@ -274,3 +282,53 @@ def test_closing_kills_where_that_can_be(scene):
     scene.slots.close()
 
     assert scene.engine.killed == [future]
+
+
+# Where time counts.
+
+
+@pytest.fixture
+def timed():
+    return Scene(timed=True)
+
+
+def test_a_slot_joins_when_its_place_is_there(timed):
+    assert timed.joined == []
+
+    timed.engine.reserved[2].set_result(None)
+    timed.engine.reserved[0].set_result(None)
+
+    assert timed.events() == [Joined(3), Joined(1)]
+
+
+def test_places_that_are_reserved_are_for_time_limits_only():
+    engine = Engine()
+    engine.ends = True
+    unlimited = Slots(engine, Freight(), 4, None, timed=False)  # type: ignore[arg-type]
+    unlimited.start(4)
+
+    assert len(unlimited.wait(0)) == 4
+    assert not engine.reserved
+
+
+def test_a_place_that_does_not_come_is_a_worker_lost(timed):
+    timed.engine.reserved[0].set_exception(OSError("died"))
+    assert timed.events() == [Lost(1)]
+
+    timed.engine.reserved[1].set_exception(OSError("over"))
+    assert timed.events() == [Lost(number, swept=True) for number in (2, 3, 4)]
+    with pytest.raises(NoWorkers, match=r"^met its over$"):
+        timed.slots.start(1)
+
+
+@pytest.mark.parametrize(
+    ("fate", "suspects"), [("strayed", range(0)), ("fell", range(7, 8)), ("died", range(7, 8))]
+)
+def test_a_lost_place_is_not_waited_for(timed, fate, suspects):
+    for place in timed.engine.reserved:
+        place.set_result(None)
+    timed.events()
+    timed.send(1, 7, 8).set_exception(OSError(fate))
+
+    assert timed.events() == [Lost(1, suspects)]
+    assert len(timed.engine.calls) == 1

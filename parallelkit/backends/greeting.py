@@ -11,6 +11,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from ..definitions import MAINS
@@ -107,21 +108,26 @@ def homemade() -> tuple[str, ...]:
 
     Those are all that are neither Python's own nor installed in the usual places.
     """
-    usual = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    usual = [os.path.realpath(path) + os.sep for path in usual if path]
     found = set()
     for name, module in tuple(sys.modules.items()):
         top = name.partition(".")[0]
         file = getattr(module, "__file__", None)
         if top in MAINS or top == "parallelkit" or not isinstance(file, str):
             continue
-        if top in found or top in sys.stdlib_module_names or _installed(file, usual):
+        if top in found or top in sys.stdlib_module_names or _installed(file):
             continue
         found.add(top)
     return tuple(sorted(found))
 
 
-def _installed(file: str, usual: list[str]) -> bool:
+@cache
+def _usual() -> tuple[str, ...]:
+    paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return tuple([os.path.realpath(path) + os.sep for path in paths if path])
+
+
+@lru_cache(maxsize=4096)  # a big program loads some 2000 modules, and asks at each call
+def _installed(file: str) -> bool:
     path = os.path.realpath(file)
     apart = f"{os.sep}site-packages{os.sep}" in path or f"{os.sep}dist-packages{os.sep}" in path
-    return apart or path.startswith(tuple(usual))
+    return apart or path.startswith(_usual())

@@ -20,9 +20,9 @@ import ray
 from ..errors import NoWorkers
 from ..machine import cpu_count
 from . import greeting
-from .slots import Fate, Verdict
+from .slots import Verdict
 
-JOURNEY = 0.7e-3  # seconds that a task costs besides what it does (measured on 2 cores)
+JOURNEY = 1e-3  # seconds of all processes together that a task costs (benchmarks.engines)
 
 REACHED = 5.0
 """Seconds in which a cluster's address must accept a connection.  Ray itself would go on trying for
@@ -67,7 +67,6 @@ class RayFuture:
     def cancel(self) -> None:
         """End the task, whether it runs or not."""
         ref, self.ref = self.ref, None
-        # Whatever is asked of Ray without a session would begin one.
         if ref is not None and _ray.is_initialized():
             with suppress(Exception):  # of another session, or ended already
                 self.end(ref)
@@ -156,7 +155,7 @@ class RayVenue:
         """Put what many tasks need into the object store, from where it is read in place."""
         import numpy as np
 
-        self._check()
+        _require()
         with suppress(Exception):  # a full store: then it goes with the chunks of who asks for it
             return _ray.put(np.frombuffer(blob, "u1"))
         return None
@@ -167,7 +166,7 @@ class RayVenue:
 
     def submit(self, fn: Callable[..., Any], *args: Any) -> RayFuture:
         """Have a worker call `fn(*args)`."""
-        self._check()
+        _require()
         if self.actors:
             return self._call(self.idle.pop(), fn, *args)
         if self.task is None:
@@ -197,9 +196,7 @@ class RayVenue:
             return Verdict("fell", "of Ray's was ended by Ray, as its node was out of memory,")
         deserted = "RayActorError" in kinds and "node has died" in str(error)
         if kinds.intersection(_LOST) or deserted:
-            # An actor that is lost is not replaced before its slot is.
-            fate: Fate = "fell" if self.actors else "strayed"
-            return Verdict(fate, "of Ray's, or its node, was lost again and again")
+            return Verdict("strayed", "of Ray's, or its node, was lost again and again")
         if kinds.intersection(_DEAD):
             return Verdict("died", "of Ray's died")
         return Verdict("over", f"Ray cannot run a chunk: {_reason(error)}")
@@ -218,6 +215,12 @@ class RayVenue:
 
 
 _GONE = "the session with Ray has ended, or its cluster has: connect anew with ray.init()"
+
+
+def _require() -> None:
+    """Raise unless there is a session: whatever is asked of Ray without one would begin one."""
+    if not _ray.is_initialized():
+        raise NoWorkers(_GONE)
 
 
 def _session() -> tuple[str, str] | None:

@@ -280,6 +280,9 @@ class Slots:
             self._end(NoWorkers(words), error)
             return
         flight.tries += 1
+        if self.terms.timed:  # its place is gone, and a chunk that waits for one has time running
+            self._lose(worker, range(0) if fate == "strayed" else flight.chunk, words)
+            return
         if fate == "strayed" and flight.tries <= _TRIES:
             self.cargo.renew()
             self.unsent.append(worker)
