@@ -56,7 +56,10 @@ class RemoteError(ParallelError, RuntimeError):
 
 
 class NoWorkers(ParallelError, OSError):
-    """No worker process could be started, or none lived long enough to run an item."""
+    """No worker process could be started, or none lived long enough to run an item.
+
+    Or the engine given as `backend=` is gone, cannot be reached, or has workers that are unfit.
+    """
 
 
 class InternalError(ParallelError, RuntimeError):

@@ -61,9 +61,14 @@ class DaskFuture:
 
     def release(self) -> None:
         """Have Dask forget the task, without waiting for that."""
-        self.task.release()
-        if self.bulk is not None:
-            self.bulk.release()
+        _release([self.task] if self.bulk is None else [self.task, self.bulk])
+
+
+def _release(handles: list[Any]) -> None:
+    """Have Dask forget what these stand for, if there still is a connection."""
+    for handle in handles:
+        with suppress(Exception):  # it went with the client
+            handle.release()
 
 
 async def _awaited(landing: Any) -> Any:
@@ -149,8 +154,7 @@ class DaskVenue:
 
     def drop(self, run: str, handles: list[Any]) -> None:
         """Release what was scattered, and have workers forget a run that was large."""
-        for handle in handles:
-            handle.release()
+        _release(handles)
         if handles and self.client.status == "running":
             with suppress(Exception):
                 self.client.run(remote.forget, run, on_error="ignore")

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from distributed import Client
 
 import parallelkit
 from parallelkit import imap, pmap
+from parallelkit.backends.dask import _adaptive
 from parallelkit.errors import NoWorkers, WorkerDied
 
 
@@ -148,6 +150,24 @@ def test_a_worker_that_joins_is_used(harmed, harmed_client):
 
     assert len(set(before)) <= 2
     assert len({*before, *after}) == 3
+
+
+def test_a_restart_of_all_workers_changes_no_answer(harmed_client):
+    results = imap(dawdle, range(60), backend=harmed_client)
+    seen = [next(results)]
+    harmed_client.restart(timeout=PATIENCE)
+    seen += results
+
+    assert [x for x, _ in seen] == list(range(60))
+
+
+def test_a_cluster_that_grows_on_demand_has_as_many_places_as_it_may():
+    adaptive = SimpleNamespace(maximum=5)
+    endless = SimpleNamespace(maximum=float("inf"))
+
+    assert _adaptive(SimpleNamespace(cluster=SimpleNamespace(_adaptive=adaptive))) == 5
+    assert _adaptive(SimpleNamespace(cluster=SimpleNamespace(_adaptive=endless))) == 0
+    assert _adaptive(SimpleNamespace(cluster=None)) == 0
 
 
 def test_a_scheduler_that_ends_is_told(tmp_path):

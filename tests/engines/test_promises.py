@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 from shutil import which
+from typing import Any
 
 import everywhere
 import pytest
@@ -21,6 +22,22 @@ BIN = Path(sys.executable).parent
 def test_a_promise_is_kept_by_dask(client, promise):
     check = PROMISES[promise]
     check(Place(client))
+
+
+@pytest.fixture(scope="module")
+def threaded() -> Iterator[Any]:
+    """Give a client of a worker whose threads share what the process has."""
+    from distributed import Client, LocalCluster
+
+    cluster = LocalCluster(n_workers=1, threads_per_worker=3, dashboard_address=None)
+    with cluster, Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_a_promise_is_kept_by_threads_of_dask(threaded, promise):
+    check = PROMISES[promise]
+    check(Place(threaded))
 
 
 @pytest.fixture(scope="module")
