@@ -28,11 +28,11 @@ def test_an_event_is_set_and_cleared_everywhere():
     event.set()
     assert again.is_set()
     assert again.wait(0)
-    assert repr(again) == "<Event, set>"
+    assert repr(again) == f"<Event at {id(again):#x} set>"
     again.clear()
     assert not event.is_set()
     assert not event.wait(0.01)
-    assert repr(event) == "<Event, unset>"
+    assert repr(event) == f"<Event at {id(event):#x} unset>"
 
 
 def test_all_who_wait_for_an_event_go_on(way):

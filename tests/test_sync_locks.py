@@ -176,6 +176,26 @@ def test_a_notification_passes_over_the_killed():
     os.close(order[1])
 
 
+@pytest.mark.skipif(not lines.DOORBELLS, reason="here each looks for himself")
+def test_who_is_woken_at_once_goes_on(monkeypatch):
+    monkeypatch.setattr(lines, "HEARTBEAT", 3600.0)  # who must look for himself comes too late
+    condition, ready = Condition(), threading.Semaphore(0)
+
+    def wait():
+        with condition:
+            ready.release()
+            condition.wait()
+
+    for _ in range(200):
+        waiter = threading.Thread(target=wait, daemon=True)
+        waiter.start()
+        ready.acquire()
+        with condition:
+            condition.notify()
+        waiter.join(60)
+        assert not waiter.is_alive()
+
+
 @pytest.mark.parametrize("call", ["wait", "notify", "notify_all"])
 def test_a_condition_wants_its_lock_held(call):
     with pytest.raises(

@@ -11,7 +11,7 @@ from forks import Fork, interrupted_at_each_step, killed_at_each_step
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelkit.sync.locks import Lock
+from parallelkit.sync.locks import Lock, RLock
 from parallelkit.sync.numerals import Counter, Value
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the tests fork")
@@ -97,14 +97,26 @@ def test_a_value_s_lock_keeps_others_from_setting_it():
     assert repr(value) == "Value(c_int, 2)"
 
 
-def test_a_value_may_have_another_lock_or_none():
+def test_a_value_may_have_another_lock():
     lock = Lock()
     assert Value("i", lock=lock).get_lock() is lock
+    assert isinstance(Value("i", lock=None).get_lock(), RLock)
+    for wrong in ["no", 1]:
+        with pytest.raises(
+            AttributeError, match=rf"^lock must be True, False or a lock, got {wrong!r}$"
+        ):
+            Value("i", lock=wrong)
+
+
+def test_a_value_without_a_lock_has_nothing_that_takes_one():
     bare = Value("i", 3, lock=False)
     bare.value = 4
-    assert bare.value == 4
-    with pytest.raises(ValueError, match=r"^this Value has no lock: make it with lock=True$"):
-        bare.get_lock()
+    again = pickle.loads(pickle.dumps(bare))
+    again.value += 1
+    assert bare.value == 5
+    assert repr(bare) == "Value(c_int, 5)"
+    for name in ("get_lock", "get_obj", "acquire", "release"):
+        assert not hasattr(bare, name)
 
 
 def test_additions_under_the_lock_are_not_lost():

@@ -62,7 +62,7 @@ class Event:
         Line(self._cell).wake()
 
     def __repr__(self) -> str:
-        return f"<Event, {'set' if self.is_set() else 'unset'}>"
+        return f"<Event at {id(self):#x} {'set' if self.is_set() else 'unset'}>"
 
 
 class Barrier:

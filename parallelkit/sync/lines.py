@@ -159,9 +159,10 @@ class Line:
         for ticket, place in taken:
             if count <= 0:
                 return
+            # Freed first, or one who is woken at once would look before it is, and wait again.
+            self._free(self.first + place)
             if seats[place] < 0 or self._ring(ticket):
                 count -= 1
-            self._free(self.first + place)
 
     def _ring(self, ticket: int) -> bool:
         """Wake the one with this ticket; False if he is dead."""

@@ -72,30 +72,14 @@ class Counter:
         return f"Counter({self.value})"
 
 
-class Value:
-    """A number of a C type that processes share, with a lock.
+class Unlocked:
+    """A number of a C type that processes share; what `Value` gives with `lock=False`.
 
-    It works as `multiprocessing.Value` does for numbers and single characters.  Setting it costs
-    about 2 us, reading it 0.1 us.  For `value.value += 1` hold the lock, or use a `Counter`; for
-    arrays and records use a `SharedArray`.
-
-    Args:
-        type: A typecode of the module `array`, or `"c"`, or a simple type of `ctypes`.
-        *args: What it starts with; zero if nothing is given.
-        lock: A lock to use in place of a new `RLock`, or False for none.
-
-    Raises:
-        TypeError: The type is none of those.
-
-    Example:
-        >>> best = Value("d", 7.5)
-        >>> with best.get_lock():
-        ...     best.value = min(best.value, 3.0)
-        >>> best.value
-        3.0
+    Attributes:
+        value: The number.
     """
 
-    def __init__(self, type: Any, *args: Any, lock: bool | Lock | RLock = True) -> None:
+    def __init__(self, type: Any, *args: Any) -> None:
         import ctypes
 
         self._type = getattr(ctypes, _CODES[type]) if type in _CODES else type
@@ -106,16 +90,70 @@ class Value:
         self._cell = cells.create()
         self._number = self._type.from_buffer(self._cell.segment, FREE * _BYTES)
         self._number.__init__(*args)
-        self._lock = lock if isinstance(lock, Lock | RLock) else None
-        if lock is True:
-            self._lock = RLock._over(self._cell)  # noqa: SLF001 -- see there
 
     def __getstate__(self) -> tuple[Any, ...]:
-        return self._type, self._cell, self._lock
+        return self._type, self._cell
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self._type, self._cell, self._lock = state
+        self._type, self._cell = state
         self._number = self._type.from_buffer(self._cell.segment, FREE * _BYTES)
+
+    @property
+    def value(self) -> Any:
+        """The number."""
+        return self._number.value
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        self._number.value = value
+
+    def __repr__(self) -> str:
+        return f"Value({self._type.__name__}, {self.value!r})"
+
+
+class Value(Unlocked):
+    """A number of a C type that processes share, with a lock.
+
+    It works as `multiprocessing.Value` does for numbers and single characters.  Setting it costs
+    about 2 us, reading it 0.1 us.  For `value.value += 1` hold the lock, or use a `Counter`; for
+    arrays and records use a `SharedArray`.
+
+    Args:
+        type: A typecode of the module `array`, or `"c"`, or a simple type of `ctypes`.
+        *args: What it starts with; zero if nothing is given.
+        lock: A lock to use in place of a new `RLock`; or False for none, which gives an object that
+            has `value` and nothing else.
+
+    Raises:
+        TypeError: The type is none of those.
+        AttributeError: The lock is none.
+
+    Example:
+        >>> best = Value("d", 7.5)
+        >>> with best.get_lock():
+        ...     best.value = min(best.value, 3.0)
+        >>> best.value
+        3.0
+    """
+
+    def __new__(cls, *args: Any, lock: Any = True) -> Unlocked:  # type: ignore[misc]  # as there
+        """Return what has no lock at all if it shall have none."""
+        return Unlocked(*args) if lock is False else super().__new__(cls)
+
+    def __init__(self, type: Any, *args: Any, lock: bool | Lock | RLock | None = True) -> None:
+        super().__init__(type, *args)
+        if lock is True or lock is None:
+            lock = RLock._over(self._cell)  # noqa: SLF001 -- see there
+        elif not hasattr(lock, "acquire"):
+            raise AttributeError(f"lock must be True, False or a lock, got {lock!r}")
+        self._lock: Any = lock
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return super().__getstate__(), self._lock
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        state, self._lock = state
+        super().__setstate__(state)
 
     @property
     def value(self) -> Any:
@@ -124,20 +162,11 @@ class Value:
 
     @value.setter
     def value(self, value: Any) -> None:
-        if self._lock is None:
-            self._number.value = value
-            return
         with self._lock:
             self._number.value = value
 
-    def get_lock(self) -> Lock | RLock:
-        """Return the lock that setting takes.
-
-        Raises:
-            ValueError: It was made without.
-        """
-        if self._lock is None:
-            raise ValueError("this Value has no lock: make it with lock=True")
+    def get_lock(self) -> Any:
+        """Return the lock that setting takes."""
         return self._lock
 
     def get_obj(self) -> Any:
@@ -146,14 +175,14 @@ class Value:
 
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
         """Take the lock and return True, or False if it was not to be had in `timeout` seconds."""
-        return self.get_lock().acquire(block, timeout)
+        return bool(self._lock.acquire(block, timeout))
 
     def release(self) -> None:
         """Give the lock back."""
-        self.get_lock().release()
+        self._lock.release()
 
     def __enter__(self) -> bool:
-        return self.get_lock().__enter__()
+        return bool(self._lock.__enter__())
 
     def __exit__(
         self,
@@ -161,7 +190,4 @@ class Value:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.get_lock().release()
-
-    def __repr__(self) -> str:
-        return f"Value({self._type.__name__}, {self.value!r})"
+        self._lock.release()

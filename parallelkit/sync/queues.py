@@ -62,7 +62,7 @@ class Queue:
     def __init__(self, maxsize: int = 0) -> None:
         self._cell = cells.create()
         self._maxsize = max(maxsize, 0)
-        self._closed = False
+        self._closed = self._used = False
 
     def put(self, obj: object, block: bool = True, timeout: float | None = None) -> None:
         """Put an object in.
@@ -73,6 +73,7 @@ class Queue:
             ValueError: The queue was closed here.
         """
         self._check_open()
+        self._used = True
         frame = packed(obj)
         if Line(self._cell, 1).wait(lambda: self._append(frame), block, timeout) is None:
             raise queue.Full
@@ -103,7 +104,13 @@ class Queue:
         return self._state()[_COUNT]
 
     def empty(self) -> bool:
-        """Return whether there is nothing in it."""
+        """Return whether there is nothing in it.
+
+        Raises:
+            OSError: The queue was closed here after something had been put.
+        """
+        if self._closed and self._used:
+            raise OSError(f"{self!r} is closed")
         return not self.qsize()
 
     def full(self) -> bool:
