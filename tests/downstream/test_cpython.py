@@ -78,7 +78,7 @@ SYNC_APART = {
     "SimpleQueueOfThreadsTest.test_negative_timeout_raises_exception": NEGATIVE,
 }
 # How many tests run at least, lest a change of names leave none.
-FEWEST_POOLS, FEWEST_ALL = 35, 85
+FEWEST_POOLS, FEWEST_ALL = 30, 85
 FEWEST_SYNC = {"threads": 140, "fork": 40, "spawn": 40, "forkserver": 40}
 
 pytestmark = [
