@@ -227,7 +227,7 @@ def test_ctrl_c_while_the_interpreter_finishes_what_was_submitted(tmp_path: Path
     with live(f"{PRELUDE}\n    Executor(1).submit(hang, 1); Executor(1)\n", tmp_path) as script:
         script.hear("now")
         script.interrupt()
-        status, _, err = script.end()
+        _, _, err = script.end()
 
     assert "Traceback in worker" not in err
     assert "KeyboardInterrupt" in err
