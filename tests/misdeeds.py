@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 import time
-from functools import partial
 from typing import Any
 
 import faults
@@ -78,8 +77,10 @@ def fork_and_return() -> int:
 
 
 def fork_and_die() -> None:
+    parent = os.getpid()
     if not os.fork():
-        time.sleep(0.2)
+        while os.getppid() == parent:  # and so beyond its death
+            time.sleep(0.01)
         os._exit(0)
     faults.kill()
 
@@ -105,12 +106,3 @@ def joined(left: list[Any], right: list[Any]) -> list[Any]:
 
 def listed(item: Any) -> list[Any]:
     return [perform(item)]
-
-
-def slow(item: Any) -> Any:
-    """Do the same in some milliseconds, so that several workers have something."""
-    time.sleep(0.005)
-    return perform(item)
-
-
-__all__ = ["partial"]
