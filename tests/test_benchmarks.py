@@ -238,7 +238,7 @@ def test_the_pages_have_marks_for_what_is_known():
     for name in pages.PAGES:
         names = [found["name"] for found in pages.BLOCK.finditer((ROOT / name).read_text())]
         assert names
-        assert set(names) <= set(pages.BLOCKS)
+        assert set(names) <= {*pages.BLOCKS, *pages.OF_SCALE}
 
 
 # Counts.

@@ -168,9 +168,9 @@ class Pace:
     def __init__(self, *, quick: bool) -> None:
         self.quick = quick
         self.budget = 0.5 if quick else 10.0
-        self.longest = 0.5 if quick else 3.0
+        self.longest = 0.3 if quick else 3.0
         self.rounds = (0, 2) if quick else (3, 9)
-        self.share = 0.1 if quick else 1.0  # of the items, or of what one takes
+        self.share = 0.05 if quick else 1.0  # of the items, or of what one takes
         self.finalists = 2 if quick else 4
 
     def items(self, job: Job) -> int:

@@ -45,7 +45,7 @@ def numbers(count: int, _: float) -> range:
 
 
 def large(count: int, _: float) -> tuple[Any, range]:
-    return np.ones(200 * MEGABYTE), range(count)
+    return np.ones(count * MEGABYTE), range(count)
 
 
 def captured(way: Any) -> Any:
@@ -166,6 +166,7 @@ JOBS = [
         "captured", "200 items of a function that captures 200 MB", 200, large, row,
         limit="loop",
         whole=True,
+        fewer=20,
         ways={
             "serial": captured(lambda _, big, items: [row(big, number) for number in items]),
             "parallelkit/newcomer": partly("newcomer"),
