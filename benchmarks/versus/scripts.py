@@ -85,7 +85,7 @@ SCRIPTS = {
     ),
     "Ray, newcomer": Script(
         "import ray",
-        f"ray.init(num_cpus={WORKERS}, include_dashboard=False, log_to_driver=False)\n"
+        f"ray.init('local', num_cpus={WORKERS}, include_dashboard=False, log_to_driver=False)\n"
         "task = ray.remote(f)\nresults = ray.get([task.remote(x) for x in xs])",
     ),
 }

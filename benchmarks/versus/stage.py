@@ -264,7 +264,7 @@ class Stage:
 
     def tried(self, job: Job, entrant: Entrant, digests: dict[int, str]) -> None:
         """Run once, with more and more items; find out how many it can be given."""
-        items = entrant.items if job.whole else max(1, entrant.items // 100)
+        items = entrant.items if job.whole else min(max(1, entrant.items // 100), 1_000)
         while True:
             self.turn(entrant, digests, items)
             if entrant.error:
