@@ -214,7 +214,7 @@ def test_the_picture_is_svg_and_names_every_job_and_library():
     picture = plot.drawn(made)
 
     xml.dom.minidom.parseString(picture)
-    for words in ("made up", "multiprocessing.Pool", "the loop", "parallelkit"):
+    for words in ("made up", "multiprocessing.Pool", "the loop", "the limit", "parallelkit"):
         assert words in picture
 
 

@@ -31,7 +31,7 @@ COLORS = {
 }
 NAMES = {
     "serial": "the loop",
-    "limit": "what nobody can beat",
+    "limit": "the limit",
     "Pool": "multiprocessing.Pool",
     "futures": "ProcessPoolExecutor",
 }
@@ -52,7 +52,7 @@ def text(x: float, y: float, words: str, *, anchor: str = "start", size: int = 1
 
 
 def mark(library: str, x: float, y: float, title: str) -> str:
-    """Return a library's mark: a stroke for the loop, a diamond for ours, a ring for the limit, a dot."""
+    """Return a mark: of the loop a stroke, ours a diamond, the limit a ring, others a dot."""
     color = COLORS[library]
     told = f"<title>{escape(title)}</title>"
     if library == "serial":
@@ -104,7 +104,7 @@ def line(job: dict[str, Any], y: float, libraries: list[str], workers: int) -> l
             parts.append(mark(library, across(times), y, f"{way}: {times:.3g}"))
     if bounds := figures.limits(job, workers):
         times = figures.ratio(bounds, figures.ways(job)[ours])
-        parts.append(mark("limit", across(times), y, f"what nobody can beat: {times:.3g}"))
+        parts.append(mark("limit", across(times), y, f"the limit: {times:.3g}"))
     return parts
 
 

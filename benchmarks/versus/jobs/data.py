@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 import parallelkit
-from benchmarks.array_peers import ready as made_beforehand
 from benchmarks.versus.jobs.job import Job
 from benchmarks.versus.peers import WORKERS
 from benchmarks.versus.work import (
@@ -157,10 +156,6 @@ JOBS = [
     Job(
         "array-results", "32 arrays of 8 MB as results", 32, numbers, filled,
         size=1, limit="copies",
-    ),
-    Job(
-        "array-results-ready", "32 arrays of 8 MB as results, made before", 32, numbers,
-        made_beforehand, size=1, limit="copies",
     ),
     Job(
         "captured", "200 items of a function that captures 200 MB", 200, large, row,
