@@ -127,6 +127,12 @@ def test_a_way_with_a_wrong_result_is_no_way():
     assert "Pool, well: its result is not the loop's." in report.told("x", made, 2)
 
 
+def test_one_lucky_round_makes_nobody_the_best_peer():
+    made = job(serial=[2.0, 2.0], Pool__well=[1.1, 1.2], Pool__newcomer=[1.0])
+
+    assert figures.peers(made) == ["Pool, well"]
+
+
 EVEN = {"serial": [2.0], "Pool__well": [1.05]}
 
 
