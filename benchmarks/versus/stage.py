@@ -167,11 +167,11 @@ class Pace:
 
     def __init__(self, *, quick: bool) -> None:
         self.quick = quick
-        self.budget = 0.5 if quick else 10.0
-        self.longest = 0.3 if quick else 3.0
+        self.budget = 0.5 if quick else 8.0
+        self.longest = 0.3 if quick else 2.0
         self.rounds = (0, 2) if quick else (3, 9)
         self.share = 0.05 if quick else 1.0  # of the items, or of what one takes
-        self.finalists = 2 if quick else 4
+        self.finalists = 2 if quick else 3
 
     def items(self, job: Job) -> int:
         if self.quick and job.fewer:
