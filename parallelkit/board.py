@@ -18,6 +18,7 @@ SLOTS = 4096
 _WORDS = 8  # 64-bit words in a slot: one cache line, so that neighbours never share one
 _SIZE = SLOTS * _WORDS * 8
 _POSITION, _COUNT, _SINCE = range(3)
+_LEFT = 7  # the one word that the caller writes
 
 
 class Slot:
@@ -38,6 +39,14 @@ class Slot:
     def clear(self) -> None:
         """Say that no item is being worked on."""
         self.words[_COUNT] = 0
+
+    def leave(self, run: int) -> None:
+        """In the caller: say that it has done with a run, where a message would wake the worker."""
+        self.words[_LEFT] = run
+
+    def left(self, run: int) -> bool:
+        """In the worker: return whether the caller has done with a run."""
+        return self.words[_LEFT] == run
 
     def read(self) -> range:
         """Return the positions being worked on, of which one is running now."""

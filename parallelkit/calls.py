@@ -122,12 +122,12 @@ def conclude(engine: Engine, given: list[Any]) -> None:
 def _open(checked: Plan, work: Work) -> Backend:
     """Return a backend for one run; loading what it takes is put off until it is needed."""
     try:
-        from .backends.processes import Processes
+        from .backends.repeated import opened
     except KeyboardInterrupt as interrupt:
         interrupt.__context__ = None  # a module may have been handling an error of its own
         raise
 
-    return Processes(*staffing(checked, work))
+    return opened(*staffing(checked, work))
 
 
 def staffing(checked: Plan, work: Work) -> Staffing:

@@ -33,6 +33,10 @@ DOUBTFUL = -1
 STRANDED = -2
 """The same, and without freight: it cannot be had there."""
 
+ASHORE, AGAIN = 1.0, 2.0
+"""What a `CHUNK` has in the place of seconds, or their sum: nothing may travel beside the answer;
+it begins a run like the one before."""
+
 _KINDS = frozenset((RUN, LEARN, CHUNK, END, READY, JOINED, DONE, BROKEN))
 _LARGEST = 1 << 48  # bytes of a body: more than any memory has, so it is no message
 GARBLED = "wrote to a descriptor that is not its own, and so had to be ended,"

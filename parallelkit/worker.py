@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import select
 import signal
 import socket
 import sys
@@ -44,6 +45,10 @@ takes 2 us (measured), so it costs fast items 2 % at most.  If a worker dies, th
 stamp are run again one by one to find the one that killed it."""
 
 
+LULL = 0.02
+"""Seconds without a message after which a worker looks whether the run is over.  If not it looks
+again when as much time has passed as it has waited so far, which is seldom, however long it is."""
+
 TIRED = 10.0
 """Seconds without a run after which the pages of the arena go back to the system."""
 
@@ -57,6 +62,7 @@ class Settings(NamedTuple):
     urgent: bool = True  # a failure is sent at once, since it ends the run
     max_memory: int | None = None  # bytes that the function may take
     timed: bool = False  # no chunk is sent before the worker says that it is ready to run it
+    hushed: bool = False  # the worker need not say so, since chunks are sent all the same
 
 
 class Job:
@@ -148,12 +154,14 @@ class Worker:
         self.pid = os.getpid()
         self.arena = Arena()
         self.berth = Berth()
-        self.job = Job(Settings(), None, self.berth)
+        self.none = Job(Settings(), None, self.berth)
+        self.job = self.none
         self.context: bytes | None = None
+        self.resting = False  # whether the run is over, and another like it may follow
 
     def serve(self) -> None:
         """Do as the caller says until it closes the socket, or says nothing for `IDLE` seconds."""
-        obey = {
+        obey: dict[int, Callable[[Message], None]] = {
             wire.RUN: self.begin,
             wire.LEARN: self.learn,
             wire.CHUNK: self.chunk,
@@ -163,6 +171,8 @@ class Worker:
         idle = 0.0
         while idle < IDLE:
             try:
+                if self.job.settings.run and not self.resting:
+                    self.wait()
                 for message in self.reader.read():
                     obey[message.kind](message)
                 idle = 0.0
@@ -172,6 +182,18 @@ class Worker:
             except (EOFError, OSError):  # the caller is gone
                 break
         self.arena.leave()
+
+    def wait(self) -> None:
+        """Wait for the next message of a run, or its end, of which there may be none."""
+        timeout = LULL
+        while not _readable(self.sock, timeout):
+            if self.slot.left(self.job.settings.run):
+                self.end()
+                return
+            if self.slot.left(-self.job.settings.run):
+                self.rest()
+                return
+            timeout *= 2
 
     def say(self, message: Message) -> None:
         """Send a message, unless this is a copy of the worker that the function forked."""
@@ -188,6 +210,8 @@ class Worker:
 
     def begin(self, message: Message) -> None:
         """Make ready for a run."""
+        if self.job.settings.run:  # it is over, then
+            self.tidy()
         self.sock.settimeout(None)
         settings = Settings(*pickle.loads(message.body))
         if settings.context is not None:
@@ -198,15 +222,39 @@ class Worker:
         arena = self.arena if settings.max_memory is None else None
         self.job = Job(settings, arena, self.berth)
 
-    def end(self, _: Message) -> None:
-        """Forget the run, and with it everything that its function holds."""
-        self.job = Job(Settings(), None, self.berth)
+    def end(self, _: Message | None = None) -> None:
+        """Forget the run, and wait for the next."""
+        self.tidy()
+        self.nap(0.0)
+
+    def rest(self) -> None:
+        """Wait for the next run, which may be like this one, and so begin with a chunk."""
+        self.resting = True
+        self.settle()
+        self.nap(0.0)
+
+    def resume(self) -> None:
+        """Go on with a run like the last."""
+        if self.resting:
+            self.resting = False
+            self.sock.settimeout(None)
+        else:
+            self.settle()
+        lending.begin()
+
+    def tidy(self) -> None:
+        """Forget everything that the function of the run held, and what it has done to us."""
+        self.job = self.none
+        self.resting = False
         if self.berth.parcels:  # functions that name each other are in cycles, with what they hold
             gc.collect()
+        self.settle()
+
+    def settle(self) -> None:
+        """Undo what the function of the run has done to us."""
         lending.end()
         if self.context is not None:  # now, when nobody waits: the function may have moved us
             put_back(self.context)
-        self.nap(0.0)
 
     def learn(self, message: Message) -> None:
         """Take in a definition; if that fails, the run cannot be: say why."""
@@ -219,13 +267,15 @@ class Worker:
             self.job.broken = pack_error(error, self.job.replica)
             self.say(Message(wire.BROKEN, self.job.broken, run))
         else:
-            if first:
+            if first and not self.job.settings.hushed:
                 self.say(Message(wire.JOINED, b"", run))
 
     def chunk(self, message: Message) -> None:
         """Run one chunk and send its outcomes."""
         if self.job.broken is not None:
             return
+        if message.seconds >= wire.AGAIN:
+            self.resume()
         start, count = message.first, message.second
         lending.turn()
         self.slot.stamp(start, count, perf_counter_ns())  # unpickling can kill too
@@ -241,7 +291,7 @@ class Worker:
 
         A chunk that cannot be unpickled is asked for again item by item, to find which it is.
         """
-        self.job.replica.laden = not message.seconds
+        self.job.replica.laden = message.seconds % wire.AGAIN != wire.ASHORE
         try:
             columns = self.job.confined(self.job.replica.loads, message.body)
         except Stranded:
@@ -268,7 +318,7 @@ class Worker:
             slot.stamp(position, size, perf_counter_ns())
             before = len(values)
             try:
-                job.confined(run, job.fn, islice(calls, size), values.append)
+                job.confined(run, job.fn, islice(calls, size), values)
             except BaseException as error:  # SystemExit and KeyboardInterrupt are the item's too
                 failures[len(values)] = pack_error(error, self.job.replica)
                 values.append(None)
@@ -305,15 +355,25 @@ class Worker:
             self.job.stride *= 2
 
 
-def _run_single(fn: Callable[..., Any], items: Iterable[Any], keep: Callable[[Any], None]) -> None:
-    # A loop, not map(): a StopIteration from `fn` would end a map() as if the items had.
+def _readable(sock: socket.socket, timeout: float) -> bool:
+    """Return whether there is something to receive within `timeout` seconds."""
+    if not hasattr(select, "poll"):  # Windows, where numbers of sockets may be as high as they like
+        return bool(select.select([sock], [], [], timeout)[0])
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return bool(poller.poll(timeout * 1000))
+
+
+def _run_single(fn: Callable[..., Any], items: Iterable[Any], values: list[Any]) -> None:
+    # A loop, not map(): a StopIteration from `fn` would end a map() as if the items had.  And
+    # `append` looked up each time, which is quicker than calling one looked up.
     for item in items:
-        keep(fn(item))
+        values.append(fn(item))  # noqa: PERF401  results so far must outlive an error
 
 
-def _run_several(fn: Callable[..., Any], items: Iterable[Any], keep: Callable[[Any], None]) -> None:
+def _run_several(fn: Callable[..., Any], items: Iterable[Any], values: list[Any]) -> None:
     for arguments in items:
-        keep(fn(*arguments))
+        values.append(fn(*arguments))  # noqa: PERF401
 
 
 def _flush_output() -> None:

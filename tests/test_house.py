@@ -45,7 +45,7 @@ FLOORS = [
     {"columns", "parcels"},
     {"freight"},
     {"definitions"},
-    {"byvalue"},
+    {"byvalue", "steady"},
     {"frames", "scalars"},
     {"codec"},
     {"sync.cells", "sync.messages"},
@@ -61,6 +61,7 @@ FLOORS = [
     {"backends.start", "backends.threads", "backends.executor"},
     {"backends.warm", "backends.dask", "backends.ray"},
     {"backends.processes"},
+    {"backends.repeated"},
     # Floor 5: a run, a backend and a clock are joined.
     {"source", "options"},
     {"outcomes"},

@@ -41,6 +41,8 @@ class Processes:
     `most` workers at a time, of which each may use `share` CPUs.
     """
 
+    brisk = True  # whether workers that are used now are used till the end
+
     def __init__(
         self, root: tuple[Any, ...], most: int, share: int, settings: Settings | None = None
     ) -> None:
@@ -84,14 +86,17 @@ class Processes:
         self.selector.register(link.sock, selectors.EVENT_READ, (self._receive, number))
         self._watch(number, link)
         known = link.context == self.context
-        settings = self.settings._replace(context=None if known else self.context)
+        # The time of an item must not begin before its function is there, with its state.
+        joined = link.process.pid is not None and not self.settings.timed
+        settings = self.settings._replace(
+            context=None if known else self.context, hushed=joined and self.brisk
+        )
         link.context = self.context
         link.duty = Duty(ashore=self.settings.max_memory is not None)
         link.say(Message(wire.RUN, pickle.dumps(tuple(settings), 5)))
         self._teach(link)
         self.unsaid.add(number)
-        # The time of an item must not begin before its function is there, with its state.
-        link.duty.joined = link.process.pid is not None and not self.settings.timed
+        link.duty.joined = joined
         if link.duty.joined:  # a warm one will be ready by the time it has a chunk
             self.happened.append((Joined(number), None))
 
@@ -115,7 +120,8 @@ class Processes:
         body = self.definitions.dumps_salvaging(columns, holder)
         self._teach(link)
         link.duty.chunks.append(chunk)
-        link.say(Message(wire.CHUNK, body, chunk.start, len(chunk), float(link.duty.ashore)))
+        how = self._manner(worker, link)
+        link.say(Message(wire.CHUNK, body, chunk.start, len(chunk), how))
         self.unsaid.add(worker)
         return len(body) + self.definitions.beside()
 
@@ -132,6 +138,9 @@ class Processes:
     def wait(self, timeout: float | None) -> list[Outcome]:
         """Return what happened, waiting up to `timeout` seconds for something to happen."""
         # Only now, so that what a worker is told in one breath wakes it once.
+        if self.happened and timeout != 0:  # what comes of that may be more to tell
+            happened, self.happened = self.happened, []
+            return happened
         while self.unsaid:
             self._flush(self.unsaid.pop())
         ready = self.selector.select(0 if self.happened else timeout)
@@ -152,6 +161,10 @@ class Processes:
         if self.waker is None:
             end, self.waker = socket.socketpair()
             self.selector.register(end, selectors.EVENT_READ, (lambda *_: end.recv(64), 0))
+
+    def _manner(self, _: int, link: Link) -> float:
+        """Return what a worker is to know of a chunk that is sent to it."""
+        return wire.ASHORE * link.duty.ashore
 
     # What the selector says.
 
@@ -223,6 +236,7 @@ class Processes:
             return
         failed = tuple(chunk.start + offset for offset in sorted(block.failures))
         berth = link.berth
+        link.duty.heavy = link.duty.heavy or berth.size > 0
         weight, berth.size = len(message.body) + berth.size, 0
         event = Done(number, message.first, message.seconds, failed, weight=weight)
         self.happened.append((event, block))
@@ -306,6 +320,7 @@ class Processes:
     def close(self) -> None:
         """End the run: busy workers are killed, the others may serve another run."""
         duties = [link.duty for link in self.links.values()]
+        light = self.definitions.light()
         self.definitions.close(all(duty.heard and not duty.chunks for duty in duties))
         for link in self.links.values():
             if link.duty.chunks:
@@ -315,10 +330,12 @@ class Processes:
             if link.duty.chunks:
                 link.pool.bury(link)
             else:
-                link.say(Message(wire.END, b""))
-                link.outbox.flush()
+                self._leave(link, light)
                 link.pool.give_back(link)
         arenas.rest()
+        self._shut()
+
+    def _shut(self) -> None:
         if self.selector.get_map() is None:  # closed already
             return
         for key in tuple(self.selector.get_map().values()):
@@ -327,6 +344,16 @@ class Processes:
         self.selector.close()
         if self.waker is not None:
             self.waker.close()
+
+    def _leave(self, link: Link, light: bool) -> None:
+        """Tell a worker that the run is over."""
+        if (
+            light and link.duty.heard and not link.duty.heavy
+        ):  # it can wait, until the worker wonders
+            link.slot.leave(self.settings.run)
+        else:
+            link.say(Message(wire.END, b""))
+            link.outbox.flush()
 
 
 def launch(count: int) -> float:

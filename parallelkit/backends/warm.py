@@ -18,6 +18,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
+from typing import Protocol
 
 from .. import arenas, parcels, wire
 from ..board import SLOTS
@@ -37,6 +38,7 @@ class Duty:
         self.learned = 0  # definitions sent
         self.joined = False  # whether the run counts on it
         self.heard = False  # whether it has taken in what it was sent first
+        self.heavy = False  # whether anything large has come from it
         self.ashore = ashore  # whether nothing may travel beside the messages
 
 
@@ -120,6 +122,13 @@ def _unpacked(header: bytes) -> tuple[int, bytes, int, int, float]:
     return kind, b"", first, second, seconds
 
 
+class Parked(Protocol):
+    """A run that is over, with all that one like it needs."""
+
+    def dissolve(self) -> None:
+        """Let go of what is kept for another run; its workers are the pool's."""
+
+
 class Pool:
     """The workers of one starter."""
 
@@ -131,6 +140,7 @@ class Pool:
         self.free: list[int] = []
         self.used = 0
         self.retired = False
+        self.parked: Parked | None = None
 
     def take(self, count: int, context: bytes) -> list[Link]:
         """Return up to `count` warm workers, those that have `context` in force first."""
@@ -142,6 +152,22 @@ class Pool:
             if not link.alive():
                 self.bury(link)
         return [link for link in taken if link in self.busy]
+
+    def claim(self, links: list[Link]) -> bool:
+        """Take just these workers, if all of them are there."""
+        with self.lock:
+            if not all(link in self.idle for link in links):
+                return False
+            for link in links:
+                self.idle.remove(link)
+            self.busy.update(links)
+        return True
+
+    def park(self, run: Parked | None) -> Parked | None:
+        """Keep a run that is over, for one like it; return the one that was kept before."""
+        with self.lock:
+            before, self.parked = self.parked, run
+        return before
 
     def start(self) -> Link:
         """Return a new worker, which may not be up yet; OSError when there is no room for it."""
@@ -188,6 +214,9 @@ class Pool:
         with self.lock:
             self.retired = True
             idle, self.idle = self.idle, []
+        parked = self.park(None)
+        if parked is not None:
+            parked.dissolve()
         for link in idle:
             link.close()
         self._rest()
@@ -217,6 +246,7 @@ class Pool:
     def forget(self) -> None:
         """In a forked copy of the process: close what belongs to the original."""
         self.lock = threading.Lock()  # a thread that is not here may have held it
+        self.parked = None
         for link in (*self.idle, *self.busy):
             link.sock.close()
             link.process.forget()
