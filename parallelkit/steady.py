@@ -8,6 +8,7 @@ can be changed in place (a list, a class of the script's) is no part of one.
 
 from __future__ import annotations
 
+import builtins
 import sys
 from functools import lru_cache
 from itertools import chain
@@ -45,7 +46,7 @@ def made_of(fn: Any) -> tuple[Any, ...] | None:
     parts = [fn.__code__, fn.__globals__, fn.__name__, fn.__qualname__, fn.__module__, *found]
     others = list(fixed)
     lasting = all(_lasting(each, names) for each in found)
-    if not lasting or not all(type(each) in _FIXED for each in others):
+    if not lasting or not all(_lasting(each, names) for each in others):
         return None
     return (*parts, *others, *(fn.__kwdefaults__ or ()))
 
@@ -57,9 +58,11 @@ def same(before: tuple[Any, ...] | None, now: tuple[Any, ...] | None) -> bool:
     return all(map(is_, before, now))
 
 
-def _lasting(found: object, names: Names) -> bool:
+def _lasting(found: Any, names: Names) -> bool:
     kind = type(found)
     if found is _NOTHING or kind in _FIXED:
+        return True
+    if kind is type and getattr(builtins, found.__name__, None) is found:
         return True
     if kind is ModuleType:
         name = getattr(found, "__name__", None)

@@ -105,3 +105,17 @@ board = Board()
 os._exit(0 if board.fd > 2 and not os.get_inheritable(board.fd) else 1)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_run_that_the_caller_has_done_with_is_no_other() -> None:
+    board = Board()
+    slot = board.slot(3)
+    slot.stamp(1, 2, 3)
+    assert not slot.left(7)
+    slot.leave(7)
+    assert slot.left(7)
+    assert not slot.left(-7)
+    assert slot.read() == range(1, 3)
+    assert not board.slot(4).left(7)
+    del slot
+    board.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from typing import Any
 
 import faults
@@ -13,7 +12,6 @@ import pytest
 from parallelkit import imap, pmap
 from parallelkit.backends import warm
 from parallelkit.backends.repeated import Repeated
-from parallelkit.worker import LULL
 
 
 @pytest.fixture(autouse=True)
@@ -36,12 +34,6 @@ def test_workers_and_what_they_know_are_used_again() -> None:
     assert set(pmap(PID, range(2), workers=2, chunksize=1)) <= first
     assert kept() is run
     assert set(run.links.values()) == set(warm.pool().idle)
-
-
-def test_a_worker_that_rests_is_used_again() -> None:
-    pids = pmap(PID, range(2), workers=2, chunksize=1)
-    time.sleep(5 * LULL)
-    assert set(pmap(PID, range(2), workers=2, chunksize=1)) <= set(pids)
 
 
 def test_another_function_has_workers_told() -> None:

@@ -73,12 +73,12 @@ class Repeated(Processes):
         if self.offered:
             self.offered = False
             if count == len(self.links):
-                self.happened += [(Joined(number), None) for number in self.links]
+                self.happened.extend([(Joined(number), None) for number in self.links])
                 return
             for number in tuple(self.links):
                 link = self._part(number)
                 self.pool.give_back(link)
-            self.resting = set()
+            self.resting.clear()
         super().start(count)
 
     def _manner(self, number: int, link: Link) -> float:
@@ -108,12 +108,12 @@ class Repeated(Processes):
         """Return whether nothing has happened that makes another run different."""
         links, pool = self.links.values(), self.pool
         quiet = bool(links) and not (self.deaths or self.unsaid or pool.retired)
-        quiet = quiet and all(link.pool is pool and not link.outbox for link in links)
-        duties = [link.duty for link in links]
-        quiet = quiet and all(duty.heard and not (duty.heavy or duty.chunks) for duty in duties)
+        for link in links:
+            up = link.pool is pool and link.process.pid is not None and not link.outbox
+            quiet = quiet and up and not (link.duty.heavy or link.duty.chunks)
         return quiet and self.definitions.light() and self.definitions.lone()
 
     def dissolve(self) -> None:
         """Let go of what is kept for another run; its workers are the pool's."""
-        self.links = {}
+        self.links.clear()
         self._shut()
