@@ -29,6 +29,11 @@ class Slot:
     def __init__(self, words: memoryview) -> None:
         self.words = words
 
+    @classmethod
+    def apart(cls) -> Slot:
+        """Return one that is on no board."""
+        return cls(memoryview(bytearray(_WORDS * 8)).cast("q"))
+
     def stamp(self, position: int, count: int, since: int) -> None:
         """Say that the `count` items from `position` on began at `since` (nanoseconds)."""
         words = self.words

@@ -88,18 +88,28 @@ def pmap(
     knobs = (workers, chunksize, backend, timeout, retries, retry_on, backoff, on_error, seed)
     if _usual((*knobs, worker_state, max_memory)) and _mappable(fn, iterables):
         return _loop(fn, iterables)
-    from .calls import begin
     from .options import Options, check_call, plan
-    from .outcomes import Work
 
     checked = plan(Options(*knobs, worker_state, max_memory))
     check_call("pmap", fn, iterables)
+    _prepare(checked)
+    from .calls import begin
+    from .outcomes import Work
+
     work = Work(fn, worker_state, None, checked.seed, checked.retry_on)
     engine = begin(checked, work, source(iterables))
     results: list[R] = []
     if checked.on_error == "raise":  # else it may leave out items, and not tell where it ends
         engine.home.sink = results
     return _collected(engine, results, checked)
+
+
+def _prepare(checked: Plan) -> None:
+    """Have what workers need made ready while the rest is loaded, if they are sure to be wanted."""
+    if not checked.home:
+        from .ahead import prepare
+
+        prepare()
 
 
 def _usual(knobs: tuple[Any, ...]) -> bool:
@@ -189,10 +199,11 @@ def imap(
     """
     knobs = (workers, chunksize, backend, timeout, retries, retry_on, backoff, on_error, seed)
     from .options import Options, check_call, plan
-    from .outcomes import Work
 
     checked = plan(Options(*knobs, worker_state, max_memory))
     check_call("imap", fn, iterables)
+    from .outcomes import Work
+
     work = Work(fn, worker_state, None, checked.seed, checked.retry_on)
     return _results(checked, work, iterables, ordered)
 
@@ -200,6 +211,7 @@ def imap(
 def _results(
     checked: Plan, work: Work, iterables: tuple[Iterable[Any], ...], ordered: bool
 ) -> Iterator[Any]:
+    _prepare(checked)
     import contextlib
 
     from .calls import begin, conclude

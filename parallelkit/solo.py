@@ -66,7 +66,7 @@ class Solo:
             length = self.source.length
             self.brief = length is not None and costs[0] * length < PROBE
             if not self.brief and self._pays(costs):
-                return self._opened()
+                return self._shared()
         guard = Guard(self)
         try:
             return self._run(guard)
@@ -95,7 +95,7 @@ class Solo:
             if not (self.ended and len(results) == source.at_hand):
                 self.brief = False  # it has turned out otherwise
                 if self._pays(None):
-                    return self._opened()
+                    return self._shared()
         if source.error is not None:
             return self._opened()
         self._conclude()
@@ -167,6 +167,13 @@ class Solo:
         learned.remember(self.key, (self.home.seconds / count or 1e-9, *known))
 
     # An engine takes over.
+
+    def _shared(self) -> Engine:
+        """Return an engine that is to share the work."""
+        from .ahead import prepare
+
+        prepare()
+        return self._opened()
 
     def _opened(self) -> Engine:
         """Return an engine that knows how far the caller is."""

@@ -36,7 +36,7 @@ FLOORS = [
         "rota",
         "loops",
     },
-    {"shortage"},
+    {"shortage", "ahead"},
     {"segments", "ledgers"},
     {"slabs", "handles", "operators", "arenas"},
     {"shared", "portions", "outlook", "stacks", "governor", "mapped", "leases"},

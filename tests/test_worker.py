@@ -142,7 +142,7 @@ def waiting(monkeypatch: Any) -> Iterator[tuple[Worker, socket.socket]]:
     """A worker of a run, in this thread, and the caller's end of its socket."""
     monkeypatch.setattr("parallelkit.worker.LULL", 1e-4)
     ours, theirs = socket.socketpair()
-    worker = Worker(theirs, Slot(memoryview(bytearray(64)).cast("q")))
+    worker = Worker(theirs, Slot.apart())
     worker.begin(Message(wire.RUN, pickle.dumps(tuple(Settings(7)))))
     for blob in Definitions((abs, None, None)).blobs:
         worker.job.learn(blob)

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from .. import arenas, parcels, wire
-from ..board import SLOTS
+from ..board import SLOTS, Slot
 from ..leases import Berth
 from ..machine import resident
 from ..wire import Message, Outbox, Reader
@@ -250,6 +250,7 @@ class Pool:
         for link in (*self.idle, *self.busy):
             link.sock.close()
             link.process.forget()
+            link.slot = Slot.apart()  # the original's worker reads what is written on the board
         self.starter.forget()
 
 
