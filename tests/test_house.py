@@ -21,7 +21,7 @@ HOUSE = ROOT / "parallelkit"
 # From the ground up; a room imports from lower rows only, so that no cycle can be.  Where rooms of
 # one floor of the design need each other, the floor is a flight of stairs.
 FLOORS = [
-    {"errors", "records", "guests"},
+    {"errors", "records", "guests", "almanac"},
     {"events"},
     # Floor 1: what the computer gives, and how much to hand out.
     {

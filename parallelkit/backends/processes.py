@@ -12,9 +12,10 @@ import pickle
 import selectors
 import signal
 import socket
+from time import perf_counter
 from typing import Any
 
-from .. import arenas, wire
+from .. import arenas, learned, wire
 from ..codec import Definitions
 from ..context import capture
 from ..events import Done, Event, Joined, Lost, Refused
@@ -202,6 +203,9 @@ class Processes:
         if message.kind == wire.DONE:
             self._done(number, link, message)
         elif message.kind == wire.READY:
+            if link.asked is not None:
+                learned.forked(2 * (perf_counter() - link.asked))
+            link.pool.proven = True
             self._watch(number, link)
         elif message.first != self.settings.run:  # of a run that did not wait for it
             return
@@ -360,10 +364,11 @@ def launch(count: int) -> float:
     """Return the seconds until `count` workers are up, by what was measured of each step.
 
     On two 2.5 GHz cores: the first interpreter 30 ms (and as much again for what else a cold run
-    must load), a fork 1.2 ms, a warm worker some 0.1 ms; doubled, since a busy machine is slower.
+    must load), a fork 1.2 ms (then as measured here), a warm worker some 0.1 ms; doubled, since a
+    busy machine is slower.
     """
     zygote, idle = warm.warmth()
-    return (0.06 if not zygote else 0.001) + 0.0025 * max(0, count - idle)
+    return (learned.COLD if not zygote else 0.001) + learned.fork() * max(0, count - idle)
 
 
 def _obituary(link: Link) -> str:

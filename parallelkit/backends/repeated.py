@@ -73,7 +73,9 @@ class Repeated(Processes):
         if self.offered:
             self.offered = False
             if count == len(self.links):
-                self.happened.extend([(Joined(number), None) for number in self.links])
+                for number, link in self.links.items():
+                    link.duty.joined = True  # what it may say of the last run is no news
+                    self.happened.append((Joined(number), None))
                 return
             for number in tuple(self.links):
                 link = self._part(number)

@@ -18,6 +18,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
+from time import perf_counter
 from typing import Protocol
 
 from .. import arenas, parcels, wire
@@ -60,6 +61,8 @@ class Link:
         self.berth = Berth(sole=True)
         self.memory = 0  # bytes resident when last looked at
         self.duty = Duty()
+        # When it was asked for, if it need not wait for the zygote to be up.
+        self.asked = perf_counter() if pool.proven else None
 
     def read(self) -> list[Message]:
         """Receive what is there.
@@ -141,6 +144,7 @@ class Pool:
         self.used = 0
         self.retired = False
         self.parked: Parked | None = None
+        self.proven = False  # whether any worker has come up
 
     def take(self, count: int, context: bytes) -> list[Link]:
         """Return up to `count` warm workers, those that have `context` in force first."""
