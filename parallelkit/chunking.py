@@ -20,6 +20,14 @@ SHORTEST = 400e-6  # twenty journeys: what a chunk costs is then 5 % of what it 
 LONGEST = 4e-3  # so short that a second one may wait behind it and hide the journey
 ROUND = 4  # times the caller's journeys to all workers, which it must not spend its time on
 SHARES = 4  # chunks per worker that the rest is cut into; 2 to 8 differ by 1 % (simulate)
+FIRST = 16
+K_LEAST = 1.0
+K_LONG = 4.0
+K_CARRY = 10
+K_SHARES = 2.0
+K_LC = 0.5
+K_ROOT = 2.0
+BOLD = 0.25
 GROWTH = 16  # a chunk is at most so many times what was measured: an unknown cost is met in steps
 
 HEAVY = 4 << 20  # bytes of a chunk: copying them takes twenty journeys, and memory is soon short
@@ -78,13 +86,15 @@ class Pace:
         # Heavier ones count at once and lighter ones slowly: too much at a time is what hurts.
         self.weight = max(weight, (self.weight + weight) / 2)
 
-    def chunk(self, left: int, workers: int) -> int:
+    def chunk(self, left: int, workers: int, bold: bool = False) -> int:
         """Return how many items to send next to one of `workers`, of `left` not yet sent."""
         item = self.item
         if item is None:
-            return 1
-        known = GROWTH * self.seen / workers
+            return max(1, min(left // (FIRST * workers), int(workers * BOLD))) if bold else 1
+        known = GROWTH * self.seen / (1 if bold else workers)
         rest = left * item
+        if bold:
+            return self._bold(left, workers, item, known)
         least = SHORTEST
         if self.carriage and workers * self.carriage > 2 * item:
             # The caller, who carries one way, cannot feed more: shares are of those it can, and a
@@ -96,6 +106,21 @@ class Pace:
         best = max(rest / (SHARES * workers), sqrt(rest * JOURNEY))
         seconds = max(best, min(least, rest / workers))
         longest = max(LONGEST, least, ROUND * workers * JOURNEY)
+        most = min(min(seconds, longest) / item, known)
+        if self.weight:
+            most = min(most, HEAVY / self.weight)
+        return max(1, min(left, int(most)))
+
+    def _bold(self, left: int, workers: int, item: float, known: float) -> int:
+        rest = left * item
+        least = max(SHORTEST, K_LEAST * workers * JOURNEY)
+        longest = max(LONGEST, K_LONG * workers * JOURNEY)
+        if self.carriage and workers * self.carriage > 2 * item:
+            workers = int(2 * item / self.carriage) + 1
+            least = longest = max(SHORTEST, 2 * K_CARRY * JOURNEY / self.carriage * item)
+            least = K_LC * longest
+        best = rest / (K_SHARES * workers)
+        seconds = max(best, min(least, K_ROOT * sqrt(rest * JOURNEY)))
         most = min(min(seconds, longest) / item, known)
         if self.weight:
             most = min(most, HEAVY / self.weight)

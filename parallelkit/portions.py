@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from parallelkit.chunking import Pace
 from parallelkit.ledgers import Home, Input, Limits, Output, Staff
+from parallelkit.stealing import Stealing
 
 SHORT = 5e-3  # a second chunk may wait in a worker behind one of at most so many seconds, which
 # hides the journey; queues deeper or slower than that strand work (benchmarks.simulate)
@@ -30,6 +31,7 @@ class Portions:
     staff: Staff
     home: Home
     output: Output
+    stealing: Stealing
 
     def size(self) -> int:
         """Return how many items the next chunk should have."""
@@ -42,7 +44,11 @@ class Portions:
         if left is None:  # as much is to be expected as was seen
             left = max(self.pace.seen, stock.queued)
         staff = self.staff
-        return self.pace.chunk(left, len(staff.chunks) + staff.starting or 1)
+        size = self.pace.chunk(left, len(staff.chunks) + staff.starting or 1, limits.stealing)
+        served = min(self.stealing.served, len(staff.idle))
+        if served and stock.exhausted:
+            size = -(-left // served)  # this was reclaimed, for the idle
+        return size
 
     def short(self, size: int) -> bool:
         """Return whether a chunk of `size` may wait in a worker behind another."""

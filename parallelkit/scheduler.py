@@ -37,25 +37,20 @@ from parallelkit.events import (
     Pull,
     Pulled,
     Reason,
+    Reclaimed,
     Refused,
     Send,
+    Settle,
     Start,
     Strained,
     Taken,
     Tick,
     Work,
 )
-from parallelkit.ledgers import (
-    Failures,
-    Home,
-    Input,
-    Limits,
-    Output,
-    Staff,
-    without,
-)
+from parallelkit.ledgers import Failures, Home, Input, Limits, Output, Staff, without
 from parallelkit.outlook import Outlook
 from parallelkit.portions import Portions
+from parallelkit.stealing import Stealing
 
 __all__ = ["Limits", "Run", "split"]
 
@@ -79,23 +74,27 @@ class Run:
         "limits",
         "outlook",
         "output",
-        "pace",
         "portions",
         "staff",
+        "stealing",
         "story",
     )
 
     def __init__(self, limits: Limits, pace: Pace | None = None) -> None:
         self.limits = limits
-        self.pace = pace or Pace()
+        pace = pace or Pace()
         self.input = Input()
-        self.staff = Staff(limits.workers, timed=limits.timeout is not None)
+        timed = limits.timeout is not None or limits.stealing
+        self.staff = Staff(limits.workers, timed=timed)
         self.home = Home()
         self.output = Output(limits.ordered)
         self.failures = Failures()
-        self.portions = Portions(limits, self.pace, self.input, self.staff, self.home, self.output)
+        self.stealing = Stealing(limits, pace, self.staff)
+        self.portions = Portions(
+            limits, pace, self.input, self.staff, self.home, self.output, self.stealing
+        )
         self.outlook = Outlook(
-            limits, self.input, self.staff, self.home, self.output, self.failures
+            limits, self.input, self.staff, self.home, self.output, self.failures, self.stealing
         )
         self.ended = False
         self.story: deque[tuple[float, Event, list[Command]]] = deque(maxlen=STORY)
@@ -117,6 +116,11 @@ class Run:
         return out
 
     @property
+    def pace(self) -> Pace:
+        """What items cost."""
+        return self.portions.pace
+
+    @property
     def deadline(self) -> float | None:
         """The earliest time at which a `Tick` changes anything, or None."""
         return None if self.ended else self.outlook.deadline()
@@ -132,6 +136,8 @@ class Run:
             self.input.arrive(event.count, event.last, now)
         elif isinstance(event, Taken):
             self.output.taken += event.count
+        elif isinstance(event, Reclaimed):
+            self._reclaimed(event, now)
         else:
             self._record_rare(event, now)
 
@@ -159,8 +165,7 @@ class Run:
         if worker == HOME:
             part = self._returned(stop)
         elif worker in self.staff.chunks:
-            part = self.staff.finish(worker, stop, now)
-            self.staff.losses = 0
+            part = self._finished(event, now)
         else:  # it finished in the moment it was killed for being late
             return
         if event.doubtful:
@@ -169,15 +174,37 @@ class Run:
         ran = len(part) - len(event.unsent)
         if ran:
             self.pace.observe(ran, event.seconds, event.carriage)
+            if self.stealing.begun:
+                self.stealing.observe(ran, event.seconds)
             if event.weight > NOTABLE:
                 self.pace.weigh(ran, event.weight)
-        if not failed:
-            self._ready(part)
-        else:
+        if failed:
             self._sort_out(event, part, now)
+        elif part:
+            self._ready(part)
         if worker != HOME and self.limits.home:
             lost = len(event.unreturned)
             self.home.count(ran - lost, len(event.unsent), lost)
+
+    def _finished(self, event: Done, now: float) -> range:
+        """Return the part of a worker's chunk that it has run."""
+        staff, worker, stop = self.staff, event.worker, event.stop
+        if event.cut:
+            self.input.put_back(range(stop, staff.chunks[worker][0].stop))
+        part = staff.finish(worker, stop, now, event.cut)
+        staff.losses = 0
+        if self.stealing.begun:
+            self.stealing.note(worker)
+        return part
+
+    def _reclaimed(self, event: Reclaimed, now: float) -> None:
+        """Take back what a worker has not begun."""
+        worker = event.worker
+        if worker in self.stealing.owed:
+            parts = [] if event.stop is None else self.staff.reclaim(worker, event.stop)
+            for part in parts:
+                self.input.put_back(part)
+            self.stealing.settle(worker, sum(map(len, parts)), now)
 
     def _sort_out(self, event: Done, part: range, now: float) -> None:
         """Find out what is to become of a part of which some positions failed."""
@@ -220,6 +247,7 @@ class Run:
     def _drop(self, event: Lost, now: float) -> None:
         """Hand what a dead worker held to others, except for what may have killed it."""
         held, suspects = self.staff.leave(event.worker), event.suspects
+        self.stealing.release(event.worker)
         for part in without(held, suspects):
             if self.staff.lone:
                 self.input.isolate(part.start)
@@ -254,6 +282,8 @@ class Run:
         if self.limits.timeout is not None:
             for worker in self.staff.late(now, self.limits.timeout):
                 self._kill(worker, now)
+        for worker in self.stealing.settling(now):
+            self._out.append(Settle(worker))
         home = self.home
         if home.watch is not None and now >= home.watch:
             elapsed = now - home.since
@@ -267,6 +297,7 @@ class Run:
     def _kill(self, worker: int, now: float) -> None:
         """End a worker whose item is late."""
         first, *others = self.staff.leave(worker)
+        self.stealing.release(worker)
         self.staff.dying.add(worker)
         self._out.append(Kill(worker))
         for chunk in reversed([first[1:], *others]):
@@ -298,6 +329,7 @@ class Run:
 
     def _advance(self, now: float) -> None:
         staff, stock = self.staff, self.input
+        self.stealing.due = None
         if stock.resting:
             stock.wake(now)
         if self.output.given == stock.pulled and stock.exhausted:
@@ -328,6 +360,13 @@ class Run:
             self._pull(now)
         if self.limits.home and self.home.chunk is None:
             self._work(now)
+        if staff.idle and self.limits.stealing:
+            self._steal(now)
+
+    def _steal(self, now: float) -> None:
+        """Have the idle share the work of the others, if nothing else is in prospect for them."""
+        if self.input.asked is None and self.failures.first is None and not self.home.closed:
+            self._out.extend(self.stealing.look(now))
 
     def _spare(self, now: float) -> None:
         """Hand out one item once nobody has any, so that it has all memory to itself."""
@@ -377,6 +416,8 @@ class Run:
         worker = workers.popitem()[0]
         chunk = self.input.take(size)
         self.staff.send(worker, chunk, now)
+        if self.stealing.begun:
+            self.stealing.sent(worker)
         self._out.append(Send(worker, chunk))
 
     def _pull(self, now: float) -> None:

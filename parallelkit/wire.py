@@ -24,8 +24,9 @@ _TOGETHER = 64  # pieces written at once: far below any system's limit of 1024
 
 # From the caller to a worker.
 RUN, LEARN, CHUNK, END = range(1, 5)
-# From a worker to the caller.
-READY, JOINED, DONE, BROKEN = range(11, 15)
+# From a worker to the caller.  A chunk that is `CUT` is done up to where it may be, and what is
+# `SKIPPED` may not be run at all.
+READY, JOINED, DONE, BROKEN, CUT, SKIPPED = range(11, 17)
 
 DOUBTFUL = -1
 """In place of the number of failures in a `DONE`: the items must be sent again one by one."""
@@ -33,7 +34,7 @@ DOUBTFUL = -1
 STRANDED = -2
 """The same, and without freight: it cannot be had there."""
 
-_KINDS = frozenset((RUN, LEARN, CHUNK, END, READY, JOINED, DONE, BROKEN))
+_KINDS = frozenset((RUN, LEARN, CHUNK, END, READY, JOINED, DONE, BROKEN, CUT, SKIPPED))
 _LARGEST = 1 << 48  # bytes of a body: more than any memory has, so it is no message
 GARBLED = "wrote to a descriptor that is not its own, and so had to be ended,"
 """What became of an end whose function wrote into the socket."""

@@ -224,6 +224,7 @@ class Worker:
 
     def chunk(self, message: Message) -> None:
         """Run one chunk and send its outcomes."""
+        self.slot.turn()
         if self.job.broken is not None:
             return
         start, count = message.first, message.second
@@ -245,15 +246,27 @@ class Worker:
         try:
             columns = self.job.confined(self.job.replica.loads, message.body)
         except Stranded:
-            self.say(Message(wire.DONE, b"", start + count, wire.STRANDED))
+            self.refuse(start, start + count, b"", wire.STRANDED)
         except BaseException as error:  # an item's own __setstate__ can raise anything
-            if count > 1:
-                self.say(Message(wire.DONE, b"", start + count, wire.DOUBTFUL))
-                return
-            body = self.job.pack_failed(1, pack_error(error, self.job.replica), unsent=(0,))
-            self.say(Message(wire.DONE, body, start + 1, 1))
+            body, why = b"", wire.DOUBTFUL
+            if count == 1:
+                body = self.job.pack_failed(1, pack_error(error, self.job.replica), unsent=(0,))
+                why = 1
+            self.refuse(start, start + count, body, why)
         else:
             self.work(start, count, self.job.calls(columns, start), len(columns) == 1)
+
+    def refuse(self, start: int, stop: int, body: bytes, why: int) -> None:
+        """Say that a chunk, as far as it is still this worker's, cannot be run."""
+        end = self.slot.claim(stop)
+        if end > start:
+            self.say(Message(wire.DONE if end == stop else wire.CUT, body, end, why))
+        else:
+            self.skip()
+
+    def skip(self) -> None:
+        """Say that nothing, or nothing more, came of a chunk that was taken back."""
+        self.say(Message(wire.SKIPPED, b"", self.job.settings.run, self.slot.number))
 
     def work(self, start: int, count: int, calls: Iterator[Any], single: bool) -> None:
         """Call the function on each of `count` items and send the outcomes, in parts if slow."""
@@ -265,6 +278,12 @@ class Worker:
         began = sent = perf_counter()
         while position < stop:
             size = min(job.stride, stop - position)
+            end = slot.claim(position + size)
+            if end < position + size:  # the rest was taken back
+                stop = max(end, position)
+                size = stop - position
+                if not size:
+                    break
             slot.stamp(position, size, perf_counter_ns())
             before = len(values)
             try:
@@ -285,9 +304,20 @@ class Worker:
                 self.send(position, values, failures, now - sent)
                 values, failures = [], {}
                 began = sent = perf_counter()
-        self.send(stop, values, failures, perf_counter() - sent)
+        kind = wire.DONE if stop == start + count else wire.CUT
+        if values:
+            self.send(stop, values, failures, perf_counter() - sent, kind)
+        else:
+            self.skip()
 
-    def send(self, stop: int, values: list[Any], failures: dict[int, bytes], spent: float) -> None:
+    def send(
+        self,
+        stop: int,
+        values: list[Any],
+        failures: dict[int, bytes],
+        spent: float,
+        kind: int = wire.DONE,
+    ) -> None:
         """Send the outcomes of the positions that end before `stop`."""
         try:
             body, failed = self.job.pack(stop - len(values), values, failures)
@@ -295,7 +325,7 @@ class Worker:
             failed = len(values)
             body = self.job.pack_failed(failed, pack_error(error, self.job.replica))
         _flush_output()
-        self.say(Message(wire.DONE, body, stop, failed, spent))
+        self.say(Message(kind, body, stop, failed, spent))
 
     def _adapt(self, size: int, seconds: float) -> None:
         """Choose how many items one stamp covers, from the time that the last `size` took."""

@@ -16,7 +16,6 @@ import signal
 import socket
 import sys
 import threading
-from collections import deque
 from collections.abc import Iterator
 
 from .. import arenas, parcels, wire
@@ -24,20 +23,10 @@ from ..board import SLOTS
 from ..leases import Berth
 from ..machine import resident
 from ..wire import Message, Outbox, Reader
+from .duty import Duty
 from .start import Starter, WorkerProcess, default
 
 _END = 1.0  # seconds for a process that was killed to be gone
-
-
-class Duty:
-    """What a worker and the run that has it know of each other."""
-
-    def __init__(self, ashore: bool = False) -> None:
-        self.chunks: deque[range] = deque()
-        self.learned = 0  # definitions sent
-        self.joined = False  # whether the run counts on it
-        self.heard = False  # whether it has taken in what it was sent first
-        self.ashore = ashore  # whether nothing may travel beside the messages
 
 
 class Link:
@@ -57,7 +46,7 @@ class Link:
         self.context: bytes | None = None
         self.berth = Berth(sole=True)
         self.memory = 0  # bytes resident when last looked at
-        self.duty = Duty()
+        self.duty = Duty(self.slot)
 
     def read(self) -> list[Message]:
         """Receive what is there.
@@ -159,7 +148,7 @@ class Pool:
                 heapq.heappush(self.free, number)
             raise
         link = Link(number, sock, WorkerProcess(number, popen), self)
-        link.slot.clear()
+        link.slot.reset()
         with self.lock:
             self.busy.add(link)
         return link
