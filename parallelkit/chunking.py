@@ -115,9 +115,9 @@ class Pace:
         rest = left * item
         least = max(SHORTEST, K_LEAST * workers * JOURNEY)
         longest = max(LONGEST, K_LONG * workers * JOURNEY)
-        if self.carriage and workers * self.carriage > 2 * item:
-            workers = int(2 * item / self.carriage) + 1
-            least = longest = max(SHORTEST, 2 * K_CARRY * JOURNEY / self.carriage * item)
+        if self.carriage and workers * self.carriage > item:
+            workers = min(workers, int(2 * item / self.carriage) + 1)
+            least = longest = 2 * K_CARRY * JOURNEY / self.carriage * item
             least = K_LC * longest
         best = rest / (K_SHARES * workers)
         seconds = max(best, min(least, K_ROOT * sqrt(rest * JOURNEY)))

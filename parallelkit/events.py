@@ -228,5 +228,7 @@ class Finish:
     """End the run: every outcome was given."""
 
 
-Event = Begin | Pulled | Joined | Refused | Done | Reclaimed | Lost | Taken | Strained | Tick | Cancel
+Event = (
+    Begin | Pulled | Joined | Refused | Done | Reclaimed | Lost | Taken | Strained | Tick | Cancel
+)
 Command = Pull | Start | Work | Send | Reclaim | Settle | Kill | Give | Fail | Finish

@@ -278,7 +278,7 @@ class Staff:
             self.since[worker] = now
         return range(chunk.start, stop)
 
-    def reclaim(self, worker: int, stop: int) -> list[range]:
+    def reclaim(self, worker: int, stop: int | None) -> list[range]:
         """Record that `worker` begins nothing from `stop` on; return that, which is nobody's."""
         held = self.chunks[worker]
         parts = curtail(held, stop)
@@ -416,8 +416,13 @@ class Failures:
         return min(backoff * 2.0**doublings, LONGEST_PAUSE)
 
 
-def curtail(held: deque[range], stop: int) -> list[range]:
-    """Take what comes from position `stop` on, in its order, off `held`; return it, last first."""
+def curtail(held: deque[range], stop: int | None) -> list[range]:
+    """Take what comes from position `stop` on, in its order, off `held`; return it, last first.
+
+    None stands for the end of all.
+    """
+    if stop is None:
+        return []
     for at, chunk in enumerate(held):
         if chunk.start <= stop < chunk.stop:
             later = [held.pop() for _ in range(len(held) - at)]

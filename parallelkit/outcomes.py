@@ -115,7 +115,7 @@ class Outcomes:
     def reclaim(self, worker: int, stop: int | None) -> None:
         """Expect nothing from `stop` on, in the order of its chunks, from `worker`."""
         chunks = self.sent.get(worker)
-        if chunks is not None and stop is not None:
+        if chunks is not None:
             curtail(chunks, stop)
 
     def keep(self, event: Done, block: Block | None) -> None:

@@ -21,8 +21,8 @@ class Outlook:
     staff: Staff
     home: Home
     output: Output
-    failures: Failures
     stealing: Stealing
+    failures: Failures
 
     def deadline(self) -> float | None:
         """Return the earliest time at which a `Tick` changes anything, or None."""
@@ -100,4 +100,5 @@ class Outlook:
         assert all(loads.get(worker) for worker in stealing.owed), "the idle owe work"
         assert stealing.promised == sum(stealing.owed.values()), "what is owed is miscounted"
         assert not set(stealing.owed) & set(stealing.ends), "a worker is asked while it is asked"
-        assert set(stealing.ends) <= {worker for worker, load in loads.items() if load}, "ends"
+        wrong = "the idle are expected to be busy"
+        assert set(stealing.ends) <= {worker for worker, load in loads.items() if load}, wrong

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from parallelkit.chunking import Pace
+from parallelkit.chunking import PROBE, Pace
 from parallelkit.ledgers import Home, Input, Limits, Output, Staff
 from parallelkit.stealing import Stealing
 
@@ -38,17 +38,16 @@ class Portions:
         limits, stock = self.limits, self.stock
         if limits.timeout is not None:
             return 1  # a timeout is promised per item, so an item is what must be killable
+        served = min(self.stealing.served, len(self.staff.idle))
+        if served and stock.exhausted:  # it was reclaimed, for so many
+            return min(-(-stock.queued // served) or 1, limits.chunksize or stock.queued)
         if limits.chunksize is not None:
             return limits.chunksize
         left = stock.queued if stock.exhausted else stock.left()
         if left is None:  # as much is to be expected as was seen
             left = max(self.pace.seen, stock.queued)
         staff = self.staff
-        size = self.pace.chunk(left, len(staff.chunks) + staff.starting or 1, limits.stealing)
-        served = min(self.stealing.served, len(staff.idle))
-        if served and stock.exhausted:
-            size = -(-left // served)  # this was reclaimed, for the idle
-        return size
+        return self.pace.chunk(left, len(staff.chunks) + staff.starting or 1, limits.stealing)
 
     def short(self, size: int) -> bool:
         """Return whether a chunk of `size` may wait in a worker behind another."""
@@ -145,6 +144,23 @@ class Portions:
 
     def _turn(self) -> int:
         return self.pace.turn(self.pace.budget())
+
+    def starved(self) -> bool:
+        """Return whether there is nothing that idle workers will soon be given."""
+        return self.stock.asked is None and not self.home.closed
+
+    def own(self) -> tuple[int, float]:
+        """Return how many items the caller should run itself now, and for how many seconds."""
+        stock, alone = self.stock, self.alone()
+        budget = self.pace.budget() if alone else PROBE
+        if self.home.bound:
+            return self.pace.turn(budget), budget
+        if not stock.waiting or (alone and stock.asked is not None):
+            return 0, budget
+        if not alone and not self.helps(budget):
+            return 0, budget
+        size = self.pace.turn(budget)
+        return size if self.limits.ahead is None else self.admitted(size, self.size()), budget
 
     def helps(self, budget: float) -> bool:
         """Return whether the caller should run items while workers are on their way."""

@@ -89,13 +89,10 @@ class Run:
         self.home = Home()
         self.output = Output(limits.ordered)
         self.failures = Failures()
-        self.stealing = Stealing(limits, pace, self.staff)
-        self.portions = Portions(
-            limits, pace, self.input, self.staff, self.home, self.output, self.stealing
-        )
-        self.outlook = Outlook(
-            limits, self.input, self.staff, self.home, self.output, self.failures, self.stealing
-        )
+        self.stealing = Stealing(pace, self.staff)
+        ledgers = self.input, self.staff, self.home, self.output, self.stealing
+        self.portions = Portions(limits, pace, *ledgers)
+        self.outlook = Outlook(limits, *ledgers, self.failures)
         self.ended = False
         self.story: deque[tuple[float, Event, list[Command]]] = deque(maxlen=STORY)
         self._out: list[Command] = []
@@ -174,8 +171,6 @@ class Run:
         ran = len(part) - len(event.unsent)
         if ran:
             self.pace.observe(ran, event.seconds, event.carriage)
-            if self.stealing.begun:
-                self.stealing.observe(ran, event.seconds)
             if event.weight > NOTABLE:
                 self.pace.weigh(ran, event.weight)
         if failed:
@@ -194,17 +189,17 @@ class Run:
         part = staff.finish(worker, stop, now, event.cut)
         staff.losses = 0
         if self.stealing.begun:
-            self.stealing.note(worker)
+            self.stealing.heard(worker, len(part), event.seconds)
         return part
 
     def _reclaimed(self, event: Reclaimed, now: float) -> None:
         """Take back what a worker has not begun."""
         worker = event.worker
         if worker in self.stealing.owed:
-            parts = [] if event.stop is None else self.staff.reclaim(worker, event.stop)
+            parts = self.staff.reclaim(worker, event.stop)
             for part in parts:
                 self.input.put_back(part)
-            self.stealing.settle(worker, sum(map(len, parts)), now)
+            self.stealing.settled(worker, sum(map(len, parts)), now)
 
     def _sort_out(self, event: Done, part: range, now: float) -> None:
         """Find out what is to become of a part of which some positions failed."""
@@ -338,8 +333,8 @@ class Run:
         if self.failures.first is not None and self.outlook.settled(self.failures.first, now):
             self._end(Fail(self.failures.first, self.failures.reason))
             return
-        if not staff.hired:
-            self._consider()
+        if not staff.hired and self.home.chunk is None:  # between two turns of the caller
+            staff.hired = self.pace.worthwhile(stock.left(), staff.allowed)
         elif staff.lone and not staff.busy():
             staff.lone = False
         if staff.hired and len(staff.chunks) < staff.allowed:
@@ -359,14 +354,12 @@ class Run:
         if not stock.exhausted:
             self._pull(now)
         if self.limits.home and self.home.chunk is None:
-            self._work(now)
-        if staff.idle and self.limits.stealing:
-            self._steal(now)
-
-    def _steal(self, now: float) -> None:
-        """Have the idle share the work of the others, if nothing else is in prospect for them."""
-        if self.input.asked is None and self.failures.first is None and not self.home.closed:
-            self._out.extend(self.stealing.look(now))
+            size, budget = self.portions.own()
+            if size:
+                self._turn(size, budget, now)
+        if staff.idle and self.limits.stealing and self.portions.starved():
+            if self.failures.first is None:
+                self._out.extend(self.stealing.look(now))
 
     def _spare(self, now: float) -> None:
         """Hand out one item once nobody has any, so that it has all memory to itself."""
@@ -381,12 +374,6 @@ class Run:
                 self._turn(1, PROBE, now)
         if not stock.exhausted:
             self._pull(now)
-
-    def _consider(self) -> None:
-        """Decide, between two turns of the caller, whether workers are worth starting."""
-        if self.home.chunk is None:
-            left = self.input.left()
-            self.staff.hired = self.pace.worthwhile(left, self.staff.allowed)
 
     def _hire(self) -> None:
         """Start as many workers as there are items for, if they are worth it."""
@@ -429,24 +416,6 @@ class Run:
         if count > 0:
             stock.asked = now
             self._out.append(Pull(count))
-
-    def _work(self, now: float) -> None:
-        """Have the caller run some items itself, where that helps."""
-        stock, portions = self.input, self.portions
-        alone = portions.alone()
-        budget = self.pace.budget() if alone else PROBE
-        if self.home.bound:
-            self._turn(self.pace.turn(budget), budget, now)
-            return
-        if not stock.waiting or (alone and stock.asked is not None):
-            return
-        if not alone and not portions.helps(budget):
-            return
-        size = self.pace.turn(budget)
-        if self.limits.ahead is not None:
-            size = portions.admitted(size, portions.size())
-        if size:
-            self._turn(size, budget, now)
 
     def _turn(self, size: int, budget: float, now: float) -> None:
         """Have the caller run up to `size` items, those first that nobody else can."""

@@ -17,25 +17,27 @@ from heapq import heappop, heappush
 
 from parallelkit.chunking import JOURNEY, Pace
 from parallelkit.events import Reclaim
-from parallelkit.ledgers import Limits, Staff
+from parallelkit.ledgers import Staff
 
-SETTLING = 1e-3  # seconds until what is written on the board has been seen: a million of cycles
+SETTLING = 1e-3  # seconds in which either side has seen what the other wrote: thousands of times
+# what a store takes to be seen, and as fine as one can wait for sockets
 LEAST = 2e-3  # seconds of work that a worker must have left: an exchange takes half of that
-ROUND = 1.0  # journeys for each worker: in less, the caller could not supply all with their parts
+ROUND = 1  # and so many journeys to each worker: in less time the caller cannot supply them all
 
 
 @dataclass(slots=True)
 class Stealing:
     """The ledger of who holds work that others could do.
 
-    `ends` tells until when each worker that could be asked should be busy, by what an item costs;
-    `latest` is a heap of that, the last first, and `longest` one of those who are on their chunk
-    for longest.  Both may have entries that no longer hold.  `asked` tells until when those have
-    time who were asked last, and `owed` how many idle workers each of them is to give work to.
-    `due` is when to look again.
+    `ends` tells until when each worker that could be asked should be busy, by what an item costs,
+    and since when; `latest` is a heap of the first, the last in time first, and `longest` one of
+    the second.  Both may have entries that no longer hold.  `asked` tells until when those have
+    time that were asked, and `owed` for how many idle workers (`promised` in all) each that has not
+    answered is to leave work; `served` of these are still to have it.  `due` is when to look again.
+
+    `price` is seconds and items of the newest parts: what is left is rather like these.
     """
 
-    limits: Limits
     pace: Pace
     staff: Staff
     begun: bool = False
@@ -46,45 +48,32 @@ class Stealing:
     owed: dict[int, int] = field(default_factory=dict)
     promised: int = 0
     served: int = 0
-    seconds: float = 0.0
-    items: float = 0.0
     due: float | None = None
+    price: tuple[float, float] = (0.0, 0.0)
 
-    def observe(self, items: int, seconds: float) -> None:
-        self.items = self.items / 2 + items
-        self.seconds = self.seconds / 2 + seconds
-
-    def note(self, worker: int) -> None:
-        """Record that what `worker` holds is no longer what it was."""
-        staff = self.staff
-        held = staff.chunks.get(worker, ())
-        count = sum(map(len, held))
-        if worker in self.owed:
-            if held:
-                staff.half.pop(worker, None)  # it gets nothing while this is not settled
-                return
-            self.release(worker)
-        if count < 2 or self.pace.item is None:
-            self.ends.pop(worker, None)
-            return
-        self.expect(worker, staff.since[worker], count)
+    # What happened to a worker.
 
     def sent(self, worker: int) -> None:
         """Record that `worker` was given a chunk."""
         self.served = max(0, self.served - 1)
-        self.note(worker)
+        self._note(worker)
 
-    def price(self):
-        item = self.pace.item
-        if self.items:
-            item = max(item, self.seconds / self.items)
-        return item
+    def heard(self, worker: int, items: int, seconds: float) -> None:
+        """Record that `worker` has run `items` of its items, in `seconds`."""
+        if items:
+            before = self.price
+            self.price = (before[0] / 2 + seconds, before[1] / 2 + items)
+        self._note(worker)
 
-    def expect(self, worker: int, since: float, count: float) -> None:
-        end = since + count * self.price()
-        self.ends[worker] = (end, since)
-        heappush(self.latest, (-end, worker))
-        heappush(self.longest, (since, worker))
+    def settled(self, worker: int, count: int, now: float) -> None:
+        """Record that `worker` gave up `count` items."""
+        shared = self.owed[worker]
+        self.release(worker)
+        if count:  # else it has begun all it has
+            self.served += shared
+            left = min(count / shared, self._held(worker))  # not begun, besides what it is on
+            if left > 1:
+                self._expect(worker, now, left)
 
     def release(self, worker: int) -> None:
         """Record that `worker` owes no answer any more, and has nothing that could be asked for."""
@@ -94,33 +83,30 @@ class Stealing:
         if len(self.staff.chunks.get(worker, ())) == 1:
             self.staff.half[worker] = None
 
-    def settle(self, worker: int, got: int, now: float) -> None:
-        shared = self.owed[worker]
-        self.release(worker)
-        if not got:
-            return
-        self.served += shared
-        kept = got / shared
-        if kept < 1:
-            return
-        staff = self.staff
-        self.expect(worker, now, kept)
-
-    def settling(self, now: float) -> Iterator[int]:
-        """Yield the workers that had time enough to hear what was asked of them."""
-        while self.asked:
-            worker, until = next(iter(self.asked.items()))
-            if until > now:
+    def _note(self, worker: int) -> None:
+        count = self._held(worker)
+        if worker in self.owed:
+            if count:
+                self.staff.half.pop(worker, None)  # it gets nothing before it has answered
                 return
-            del self.asked[worker]
-            yield worker
+            self.release(worker)
+        if count > 1:
+            self._expect(worker, self.staff.since[worker], count)
+        else:
+            self.ends.pop(worker, None)
 
-    def deadline(self) -> float | None:
-        """Return when there is something to settle or to look for."""
-        until = next(iter(self.asked.values()), None)
-        if self.due is None or until is None:
-            return self.due if until is None else until
-        return min(self.due, until)
+    def _held(self, worker: int) -> int:
+        return sum(map(len, self.staff.chunks[worker]))
+
+    def _expect(self, worker: int, since: float, count: float) -> None:
+        """Record that `worker` has been on `count` items since then."""
+        seconds, items = self.price
+        end = since + count * max(self.pace.item or 0.0, seconds / items if items else 0.0)
+        self.ends[worker] = (end, since)
+        heappush(self.latest, (-end, worker))
+        heappush(self.longest, (since, worker))
+
+    # Whom to ask.
 
     def look(self, now: float) -> Iterator[Reclaim]:
         """Yield what to ask for the workers that are idle and have nothing in prospect."""
@@ -129,7 +115,7 @@ class Stealing:
             self.begun = True
             for worker, held in staff.chunks.items():
                 if held:
-                    self.note(worker)
+                    self._note(worker)
         while len(staff.idle) > self.promised:
             worker = self._victim(now)
             if worker is None:
@@ -149,16 +135,34 @@ class Stealing:
         while latest and ends.get(latest[0][1], (0.0, 0.0))[0] != -latest[0][0]:
             heappop(latest)
         if not latest:
-            self.longest.clear()
+            longest.clear()
             return None
         if -latest[0][0] - now >= least:
             return latest[0][1]
         # Whoever is late is on dear items, perhaps on one: the longer it takes, the longer it may.
-        while longest and ends.get(longest[0][1], (0.0, -1.0))[1] != longest[0][0]:
+        while ends.get(longest[0][1], (0.0, -1.0))[1] != longest[0][0]:
             heappop(longest)
         since, worker = longest[0]
-        self.due = max(ends[worker][0], since + 2 * least)
-        if now < self.due:
-            return None
-        self.due = None
-        return worker
+        due = max(ends[worker][0], since + 2 * least)
+        if now >= due:
+            return worker
+        self.due = due
+        return None
+
+    # Whom to wait for.
+
+    def settling(self, now: float) -> Iterator[int]:
+        """Yield the workers that had time enough to hear what was asked of them."""
+        while self.asked:
+            worker, until = next(iter(self.asked.items()))
+            if until > now:
+                return
+            del self.asked[worker]
+            yield worker
+
+    def deadline(self) -> float | None:
+        """Return when there is something to settle or to look for."""
+        until = next(iter(self.asked.values()), None)
+        if self.due is None or until is None:
+            return self.due if until is None else until
+        return min(self.due, until)

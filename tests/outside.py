@@ -262,7 +262,7 @@ class World:
         if stop < chunk.stop and worker != HOME:
             self.chunks[worker].appendleft(range(stop, chunk.stop))
         part = range(chunk.start, stop)
-        cut = self.cut(worker, part)
+        cut = self.cut(worker, stop < chunk.stop)
         if cut:
             part = range(part.start, part.stop - (self.draw([0, 1]) and len(part)))
             stop = part.stop
@@ -281,14 +281,12 @@ class World:
         done.cut = cut
         self.tell(done)
 
-    def cut(self, worker: int, part: range) -> bool:
-        """Let the chunk of a worker end with `part`, or before it, if some of it was reclaimed."""
-        held = self.chunks[worker]
-        rest = held and held[0].start == part.stop
-        cut = worker in self.reclaimed and rest and self.draw([False, True])
+    def cut(self, worker: int, goes_on: bool) -> bool:
+        """Let the chunk of a worker end where its part does, if some of it was reclaimed."""
+        cut = worker in self.reclaimed and goes_on and self.draw([False, True])
         if cut:
-            held.popleft()
-        if not held:
+            self.chunks[worker].popleft()
+        if not self.chunks[worker]:
             self.forget(worker)
         return bool(cut)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -49,12 +51,28 @@ def test_any_history_short_of_memory(
     check_history(World(data, limits, total, flips=8), kind)
 
 
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(some_limits(), st.integers(2, 5), st.integers(5, 20), st.data())
+def test_any_history_of_a_few_large_chunks(
+    limits: Limits, workers: int, size: int, data: st.DataObject
+) -> None:
+    limits = replace(limits, workers=workers, timeout=None, chunksize=size, home=False)
+    world = World(data, replace(limits, stealing=True), size * workers, flips=0)
+    world.astray, world.crashes = 0, 3
+    world.pulled = world.total
+    world.tell(Begin(world.total, world.total))
+    while world.joining:
+        world.join()
+    check_history(world, "begun")
+
+
 def check_history(world: World, kind: str) -> None:
     """Play a history to its end, and check that."""
     limits, total = world.limits, world.total
-    world.pulled = total if kind == "list" else 0
     cancelled = world.draw([None] * 9 + [5, 20])
-    world.tell(Begin(None if kind == "stream" else total, world.pulled))
+    if kind != "begun":
+        world.pulled = total if kind == "list" else 0
+        world.tell(Begin(None if kind == "stream" else total, world.pulled))
     for step in range(5000):
         if world.end:
             break

@@ -28,7 +28,9 @@ class Duty:
         self.slot = slot
         self.chunks: deque[range] = deque()
         self.numbers: deque[int] = deque()  # by which both ends know the chunks
-        self.limits: dict[int, int] = {}  # up to where those may be begun of which some is reclaimed
+        self.limits: dict[
+            int, int
+        ] = {}  # up to where those may be begun of which some is reclaimed
         self.ghosts: set[int] = set()  # those that were taken back whole, of which it is to hear
         self.learned = 0  # definitions sent
         self.joined = False  # whether the run counts on it
