@@ -155,7 +155,7 @@ def least(costs: list[float], repeat: int, workers: int) -> float:
     """
     packing = CARRYING * len(costs) * repeat
     if repeat > 1:  # so many items fill the gaps
-        return max(sum(costs) * repeat / workers, max(costs), packing)
+        return max(sum(costs) * repeat / workers, *costs, packing)
     free = [0.0] * workers
     for cost in costs:
         heapq.heapreplace(free, free[0] + cost)

@@ -145,10 +145,6 @@ class Portions:
     def _turn(self) -> int:
         return self.pace.turn(self.pace.budget())
 
-    def starved(self) -> bool:
-        """Return whether there is nothing that idle workers will soon be given."""
-        return self.stock.asked is None and not self.home.closed
-
     def own(self) -> tuple[int, float]:
         """Return how many items the caller should run itself now, and for how many seconds."""
         stock, alone = self.stock, self.alone()

@@ -357,9 +357,12 @@ class Run:
             size, budget = self.portions.own()
             if size:
                 self._turn(size, budget, now)
-        if staff.idle and self.limits.stealing and self.portions.starved():
-            if self.failures.first is None:
-                self._out.extend(self.stealing.look(now))
+        if staff.idle and self.limits.stealing and self._starved():
+            self._out.extend(self.stealing.look(now))
+
+    def _starved(self) -> bool:
+        """Return whether there is nothing in prospect for the idle but what others have."""
+        return self.input.asked is None and self.failures.first is None and not self.home.closed
 
     def _spare(self, now: float) -> None:
         """Hand out one item once nobody has any, so that it has all memory to itself."""
@@ -377,8 +380,7 @@ class Run:
 
     def _hire(self) -> None:
         """Start as many workers as there are items for, if they are worth it."""
-        count = self.portions.missing()
-        if count > 0:
+        if (count := self.portions.missing()) > 0:
             self.staff.starting += count
             self._out.append(Start(count))
 
@@ -412,8 +414,7 @@ class Run:
         stock = self.input
         if stock.asked is not None or stock.stop is not None:
             return
-        count = self.portions.ask()
-        if count > 0:
+        if (count := self.portions.ask()) > 0:
             stock.asked = now
             self._out.append(Pull(count))
 

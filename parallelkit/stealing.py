@@ -22,7 +22,7 @@ from parallelkit.ledgers import Staff
 SETTLING = 1e-3  # seconds in which either side has seen what the other wrote: thousands of times
 # what a store takes to be seen, and as fine as one can wait for sockets
 LEAST = 2e-3  # seconds of work that a worker must have left: an exchange takes half of that
-ROUND = 1  # and so many journeys to each worker: in less time the caller cannot supply them all
+ROUND = 0.5  # and so many journeys to each worker: in less the caller cannot supply them all
 
 
 @dataclass(slots=True)
@@ -117,16 +117,16 @@ class Stealing:
                 if held:
                     self._note(worker)
         while len(staff.idle) > self.promised:
-            worker = self._victim(now)
-            if worker is None:
+            victim = self._victim(now)
+            if victim is None:
                 return
             shared = max(1, (len(staff.idle) - self.promised) // len(self.ends))
-            del self.ends[worker]
-            self.asked[worker] = now + SETTLING
-            self.owed[worker] = shared
+            del self.ends[victim]
+            self.asked[victim] = now + SETTLING
+            self.owed[victim] = shared
             self.promised += shared
-            staff.half.pop(worker, None)
-            yield Reclaim(worker, 1 / (1 + shared))
+            staff.half.pop(victim, None)
+            yield Reclaim(victim, 1 / (1 + shared))
 
     def _victim(self, now: float) -> int | None:
         """Return whose work is worth taking, if anybody's is; else `due` is when it may be."""

@@ -35,15 +35,6 @@ def test_what_was_taken_back_is_shared_by_those_it_was_taken_for(chunksize, size
     assert view.size() == size
 
 
-def test_idle_workers_starve_where_no_items_are_on_their_way():
-    view = portions(Limits(2), 100, workers=2)
-    assert view.starved()
-    view.stock.asked = 1.0
-    assert not view.starved()
-    view.stock.asked, view.home.closed = None, True
-    assert not view.starved()
-
-
 def test_what_the_caller_runs_itself():
     view = portions(Limits(2), 100, item=1e-3)
     size, budget = view.own()

@@ -23,7 +23,7 @@ from parallelkit.events import (
 )
 from parallelkit.ledgers import Staff
 from parallelkit.scheduler import Limits, Run
-from parallelkit.stealing import LEAST, SETTLING, Stealing
+from parallelkit.stealing import LEAST, ROUND, SETTLING, Stealing
 
 
 def stealing(*loads: int, item: float = 0.1) -> Stealing:
@@ -67,7 +67,7 @@ def test_what_is_nearly_done_is_looked_at_again_when_it_is_late():
 def test_among_many_an_exchange_must_be_worth_more():
     many = stealing(9, *[0] * 999, item=1e-3)
     assert list(many.look(0.0)) == []
-    assert many.due == 2 * 1000 * JOURNEY
+    assert many.due == 2 * ROUND * 1000 * JOURNEY
 
 
 def test_the_newest_items_tell_what_is_left():

@@ -154,4 +154,4 @@ def test_items_behind_one_that_takes_long_do_not_wait_for_it(work: Work) -> None
     work.slow = 0.0
     # The victim keeps half of what it has not begun each time that it is asked: all but a few go.
     assert pmap(run, range(2 * SIZE), workers=2, chunksize=SIZE) == list(range(2 * SIZE))
-    assert {count for count in Counter(item for item, _ in work.ran()).values()} == {1}
+    assert set(Counter(item for item, _ in work.ran()).values()) == {1}

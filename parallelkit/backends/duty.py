@@ -72,7 +72,8 @@ class Duty:
         begun = [chunk.start for chunk in self.chunks]
         if number in self.numbers:
             at = self.numbers.index(number)
-            begun[: at + 1] = [chunk.stop for chunk in self.chunks][:at] + [max(reach, begun[at])]
+            begun[at] = max(reach, begun[at])
+            begun[:at] = [chunk.stop for chunk in self.chunks][:at]
         spare = sum(chunk.stop - at for chunk, at in zip(self.chunks, begun, strict=True))
         kept = max(int(spare * keep), number not in self.numbers)
         limits = {}
