@@ -19,8 +19,8 @@ from parallelkit.chunking import JOURNEY, Pace
 from parallelkit.events import Reclaim
 from parallelkit.ledgers import Staff
 
-SETTLING = 1e-3  # seconds in which either side has seen what the other wrote: thousands of times
-# what a store takes to be seen, and as fine as one can wait for sockets
+SETTLING = 1e-3  # seconds in which a worker will have seen what it was asked: twice what the driver
+# of local workers waits for (`backends.duty`), and as fine as one can wait for sockets
 LEAST = 2e-3  # seconds of work that a worker must have left: an exchange takes half of that
 ROUND = 0.5  # and so many journeys to each worker: in less the caller cannot supply them all
 

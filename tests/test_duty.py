@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelkit.backends.duty import Duty
+from parallelkit.backends.duty import SEEN, Duty
 from parallelkit.board import Board, Slot
 
 
@@ -78,10 +78,10 @@ def hear(duty: Duty, worker: Worker) -> list[range]:
     return back
 
 
-def settle(duty: Duty) -> list[range]:
+def settle(duty: Duty, now: float) -> list[range]:
     """Settle, and return what the worker gave up by that."""
     before = list(duty.chunks)
-    stop = duty.settle()
+    stop = duty.settle(now)
     kept = {at for chunk in duty.chunks for at in chunk}
     lost = [at for chunk in before for at in chunk if at not in kept]
     assert (stop is None) == (not lost)
@@ -100,11 +100,11 @@ def test_every_item_is_begun_once_or_given_up(board, first, second, stride, keep
         next(steps, None)
     if data.draw(st.booleans()):
         back += hear(duty, worker)
-    duty.reclaim(keep)
+    duty.reclaim(keep, 0.0)
     for _ in range(data.draw(st.integers(0, 12))):
         next(steps, None)
     back += hear(duty, worker)
-    back += settle(duty)
+    back += settle(duty, data.draw(st.sampled_from([0.0, SEEN])))
     list(steps)
     back += hear(duty, worker)
 
@@ -118,17 +118,17 @@ def test_every_item_is_begun_once_or_given_up(board, first, second, stride, keep
 def test_a_share_of_what_is_not_begun_is_kept(board):
     duty, worker = pair(board, [range(10), range(10, 20)])
     next(worker.steps(2))
-    duty.reclaim(0.5)
+    duty.reclaim(0.5, 0.0)
 
-    assert duty.settle() == 11
+    assert duty.settle(1.0) == 11
     assert list(duty.chunks) == [range(10), range(10, 11)]
 
 
 def test_one_that_has_begun_nothing_keeps_an_item(board):
     duty, _ = pair(board, [range(5), range(5, 9)])
-    duty.reclaim(0.01)
+    duty.reclaim(0.01, 0.0)
 
-    assert duty.settle() == 1
+    assert duty.settle(1.0) == 1
     assert list(duty.chunks) == [range(1)]
     assert not duty.clean()
 
@@ -136,16 +136,16 @@ def test_one_that_has_begun_nothing_keeps_an_item(board):
 def test_one_that_has_begun_everything_gives_nothing(board):
     duty, worker = pair(board, [range(2)])
     next(worker.steps(2))
-    duty.reclaim(0.5)
+    duty.reclaim(0.5, 0.0)
 
-    assert duty.settle() is None
+    assert duty.settle(1.0) is None
     assert list(duty.chunks) == [range(2)]
 
 
 def test_the_next_chunk_is_not_limited_by_what_was_taken_of_another(board):
     duty, worker = pair(board, [range(4)])
-    duty.reclaim(0.5)
-    assert duty.settle() == 2
+    duty.reclaim(0.5, 0.0)
+    assert duty.settle(1.0) == 2
     duty.give(range(4))
     worker.waiting.append(range(4))
     list(worker.steps(1))

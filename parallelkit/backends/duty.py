@@ -9,9 +9,8 @@ side waits for the other, and nothing is locked:
 - when all that was written has long been seen by both, the caller reads the claim: what is neither
   claimed nor allowed will not be begun (`Duty.settle`), and only then is it anybody else's.
 
-So an item is begun twice only if a store and the load after it, in one process, and a store and the
-load a thousandth of a second after it, in another, both read what was there before.  A worker that
-claimed more than it then may begin says so at the end of its chunk.
+Had the worker read the old limit, its claim would have been written before that, and would be seen
+by then.  A worker that claimed more than it then may begin says so at the end of its chunk.
 """
 
 from __future__ import annotations
@@ -19,6 +18,10 @@ from __future__ import annotations
 from collections import deque
 
 from ..board import Slot
+
+SEEN = 0.5e-3
+"""Seconds after which a store is seen by all who load, and what a processor put off is done: both
+take less than a microsecond, and a process that is interrupted in between does not put off more."""
 
 
 class Duty:
@@ -31,6 +34,7 @@ class Duty:
         self.limits: dict[
             int, int
         ] = {}  # up to where those may be begun of which some is reclaimed
+        self.asked = 0.0  # when these were written
         self.ghosts: set[int] = set()  # those that were taken back whole, of which it is to hear
         self.learned = 0  # definitions sent
         self.joined = False  # whether the run counts on it
@@ -66,7 +70,7 @@ class Duty:
         """Return whether the worker has taken in all that was sent."""
         return self.heard and not self.chunks and not self.ghosts
 
-    def reclaim(self, keep: float) -> None:
+    def reclaim(self, keep: float, now: float) -> None:
         """Allow the worker only a share of what it has not begun, and one item at least."""
         number, reach = self.slot.claimed()
         begun = [chunk.start for chunk in self.chunks]
@@ -85,13 +89,16 @@ class Duty:
         # The last first: a worker that has seen the end of one chunk will see that of the next.
         for each in reversed(limits):
             self.slot.limit(each, limits[each])
-        self.limits = limits
+        self.limits, self.asked = limits, now
 
-    def settle(self) -> int | None:
+    def settle(self, now: float) -> int | None:
         """Return from which position on the worker begins nothing, and take that from it.
 
-        None if it has begun everything.
+        None if it has begun everything, or this cannot be told yet: then the end of its chunk will
+        tell.
         """
+        if now - self.asked < SEEN:
+            return None
         claimed, reach = self.slot.claimed()
         limits, self.limits = self.limits, {}
         numbers = list(self.numbers)

@@ -12,6 +12,7 @@ import pickle
 import selectors
 import signal
 import socket
+from time import perf_counter
 from typing import Any
 
 from .. import arenas, wire
@@ -124,13 +125,13 @@ class Processes:
         """Allow `worker` no more than the share `keep` of what it has not begun."""
         link = self.links.get(worker)
         if link is not None:
-            link.duty.reclaim(keep)
+            link.duty.reclaim(keep, perf_counter())
 
     def settle(self, worker: int) -> None:
         """Find out what `worker` begins, and report as `Reclaimed` what it does not."""
         link = self.links.get(worker)
         if link is not None and link.duty.chunks:
-            self.happened.append((Reclaimed(worker, link.duty.settle()), None))
+            self.happened.append((Reclaimed(worker, link.duty.settle(perf_counter())), None))
 
     def _flush(self, number: int) -> None:
         """Write to a worker what its socket takes, and watch for room if that is not all."""
