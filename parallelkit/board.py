@@ -1,8 +1,11 @@
 """The status board: one small shared page on which every worker says what it is doing.
 
 A worker owns one slot and writes there before each item (before each few, where items are fast);
-the caller reads it when a worker has died or is late.  No lock: a slot has one writer, and its
+the caller reads it when a worker has died or is late.  No lock: a word has one writer, and its
 readers look only when that writer is gone or can be wrong about the latest item alone.
+
+Up to where a worker may go in a chunk is written by the caller, and up to where it goes by the
+worker: one word each, which says of which chunk it speaks (`backends.duty` tells the rules).
 
 Holds the page and the meaning of its words; leaves to others when to write and what to conclude.
 """
@@ -17,17 +20,55 @@ SLOTS = 4096
 
 _WORDS = 8  # 64-bit words in a slot: one cache line, so that neighbours never share one
 _SIZE = SLOTS * _WORDS * 8
-_POSITION, _COUNT, _SINCE = range(3)
-_LEFT = 7  # the one word that the caller writes
+_POSITION, _COUNT, _SINCE, _CLAIM, _LIMITS = range(5)
+_TURNS = 2  # chunks that a worker has at a time, each with a limit of its own
+_BITS = 44  # of a word are the position in it, those above the number of its chunk
+_MASK = (1 << _BITS) - 1
+_FIRST, _LAST = 2, (1 << 63 - _BITS) - 1  # numbers of chunks, taken in turns; odd follows on even
+_LEFT = 7  # the word by which the caller says which run is over
 
 
 class Slot:
-    """One worker's line on the board."""
+    """One worker's line on the board.
 
-    __slots__ = ("words",)
+    Each end counts the chunks it has sent or received, so both know them by the same number.
+    """
+
+    __slots__ = ("number", "words")
 
     def __init__(self, words: memoryview) -> None:
         self.words = words
+        self.number = _FIRST - 1
+
+    def reset(self) -> None:
+        """Wipe the line, for another worker."""
+        for word in range(_WORDS):
+            self.words[word] = 0
+
+    def turn(self) -> int:
+        """Return the number of the next chunk."""
+        self.number = self.number + 1 if self.number < _LAST else _FIRST
+        return self.number
+
+    def claim(self, stop: int) -> int:
+        """Say that the items of this chunk before `stop` are begun; return how far they may be."""
+        words, number = self.words, self.number
+        words[_CLAIM] = number << _BITS | stop
+        limit = words[_LIMITS + number % _TURNS]
+        return min(stop, limit & _MASK) if limit >> _BITS == number else stop
+
+    def claimed(self) -> tuple[int, int]:
+        """Return of which chunk items were claimed last, and up to where."""
+        word = self.words[_CLAIM]
+        return word >> _BITS, word & _MASK
+
+    def limit(self, number: int, stop: int) -> None:
+        """Let no item of chunk `number` from `stop` on be begun."""
+        self.words[_LIMITS + number % _TURNS] = number << _BITS | stop
+
+    def allow(self, number: int) -> None:
+        """Let all of chunk `number` be begun."""
+        self.words[_LIMITS + number % _TURNS] = 0
 
     @classmethod
     def apart(cls) -> Slot:

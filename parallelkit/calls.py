@@ -65,6 +65,7 @@ def terms(
         chunksize=checked.chunksize,
         ahead=ahead,
         grace=grace,
+        stealing=checked.timeout is None,
     )
     return limits, _pace(_key(work.fn, source), _crew(checked, source))
 

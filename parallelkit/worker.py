@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import os
 import pickle
-import select
 import signal
 import socket
 import sys
@@ -186,7 +185,7 @@ class Worker:
     def wait(self) -> None:
         """Wait for the next message of a run, or its end, of which there may be none."""
         timeout = LULL
-        while not _readable(self.sock, timeout):
+        while not wire.readable(self.sock, timeout):
             if self.slot.left(self.job.settings.run):
                 self.end()
                 return
@@ -272,6 +271,7 @@ class Worker:
 
     def chunk(self, message: Message) -> None:
         """Run one chunk and send its outcomes."""
+        self.slot.turn()
         if self.job.broken is not None:
             return
         if message.seconds >= wire.AGAIN:
@@ -295,15 +295,27 @@ class Worker:
         try:
             columns = self.job.confined(self.job.replica.loads, message.body)
         except Stranded:
-            self.say(Message(wire.DONE, b"", start + count, wire.STRANDED))
+            self.refuse(start, start + count, b"", wire.STRANDED)
         except BaseException as error:  # an item's own __setstate__ can raise anything
-            if count > 1:
-                self.say(Message(wire.DONE, b"", start + count, wire.DOUBTFUL))
-                return
-            body = self.job.pack_failed(1, pack_error(error, self.job.replica), unsent=(0,))
-            self.say(Message(wire.DONE, body, start + 1, 1))
+            body, why = b"", wire.DOUBTFUL
+            if count == 1:
+                body = self.job.pack_failed(1, pack_error(error, self.job.replica), unsent=(0,))
+                why = 1
+            self.refuse(start, start + count, body, why)
         else:
             self.work(start, count, self.job.calls(columns, start), len(columns) == 1)
+
+    def refuse(self, start: int, stop: int, body: bytes, why: int) -> None:
+        """Say that a chunk, as far as it is still this worker's, cannot be run."""
+        end = self.slot.claim(stop)
+        if end > start:
+            self.say(Message(wire.DONE if end == stop else wire.CUT, body, end, why))
+        else:
+            self.skip()
+
+    def skip(self) -> None:
+        """Say that nothing, or nothing more, came of a chunk that was taken back."""
+        self.say(Message(wire.SKIPPED, b"", self.job.settings.run, self.slot.number))
 
     def work(self, start: int, count: int, calls: Iterator[Any], single: bool) -> None:
         """Call the function on each of `count` items and send the outcomes, in parts if slow."""
@@ -315,6 +327,12 @@ class Worker:
         began = sent = perf_counter()
         while position < stop:
             size = min(job.stride, stop - position)
+            end = slot.claim(position + size)
+            if end < position + size:  # the rest was taken back
+                stop = max(end, position)
+                size = stop - position
+                if not size:
+                    break
             slot.stamp(position, size, perf_counter_ns())
             before = len(values)
             try:
@@ -335,9 +353,20 @@ class Worker:
                 self.send(position, values, failures, now - sent)
                 values, failures = [], {}
                 began = sent = perf_counter()
-        self.send(stop, values, failures, perf_counter() - sent)
+        kind = wire.DONE if stop == start + count else wire.CUT
+        if values:
+            self.send(stop, values, failures, perf_counter() - sent, kind)
+        else:
+            self.skip()
 
-    def send(self, stop: int, values: list[Any], failures: dict[int, bytes], spent: float) -> None:
+    def send(
+        self,
+        stop: int,
+        values: list[Any],
+        failures: dict[int, bytes],
+        spent: float,
+        kind: int = wire.DONE,
+    ) -> None:
         """Send the outcomes of the positions that end before `stop`."""
         try:
             body, failed = self.job.pack(stop - len(values), values, failures)
@@ -345,7 +374,7 @@ class Worker:
             failed = len(values)
             body = self.job.pack_failed(failed, pack_error(error, self.job.replica))
         _flush_output()
-        self.say(Message(wire.DONE, body, stop, failed, spent))
+        self.say(Message(kind, body, stop, failed, spent))
 
     def _adapt(self, size: int, seconds: float) -> None:
         """Choose how many items one stamp covers, from the time that the last `size` took."""
@@ -353,15 +382,6 @@ class Worker:
             self.job.stride = max(1, int(size * _SHORT / seconds))
         elif seconds < _SHORT and size == self.job.stride:
             self.job.stride *= 2
-
-
-def _readable(sock: socket.socket, timeout: float) -> bool:
-    """Return whether there is something to receive within `timeout` seconds."""
-    if not hasattr(select, "poll"):  # Windows, where numbers of sockets may be as high as they like
-        return bool(select.select([sock], [], [], timeout)[0])
-    poller = select.poll()
-    poller.register(sock, select.POLLIN)
-    return bool(poller.poll(timeout * 1000))
 
 
 def _run_single(fn: Callable[..., Any], items: Iterable[Any], values: list[Any]) -> None:

@@ -38,7 +38,7 @@ FLOORS = [
     },
     {"shortage", "ahead"},
     {"segments", "ledgers"},
-    {"slabs", "handles", "operators", "arenas"},
+    {"slabs", "handles", "operators", "arenas", "stealing"},
     {"shared", "portions", "outlook", "stacks", "governor", "mapped", "leases"},
     # Floor 2: one run, and what travels.
     {"scheduler", "sync", "failures", "seeding", "folding", "context", "culprits", "arrays"},
@@ -56,7 +56,7 @@ FLOORS = [
     {"tasks", "pages"},
     {"worker", "progress", "report", "journal"},
     # Floor 4: workers are described, started, kept, and used.
-    {"zygote", "backends"},
+    {"zygote", "backends", "backends.duty"},
     {"spawned"},
     {"backends.start", "backends.threads", "backends.executor"},
     {"backends.warm", "backends.dask", "backends.ray"},
@@ -86,7 +86,10 @@ FLOORS = [
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
 # The core is handed positions, numbers and the time; it can reach nothing else.
-PURE = ["errors", "records", "events", "chunking", "ledgers", "portions", "outlook", "scheduler"]
+PURE = [
+    *("errors", "records", "events", "chunking", "ledgers", "stealing", "portions", "outlook"),
+    "scheduler",
+]
 PLAIN = {
     "__future__", "bisect", "collections", "dataclasses", "enum", "functools", "heapq", "itertools",
     "math", "operator", "reprlib", "statistics", "typing",

@@ -18,15 +18,16 @@ from typing import Any
 from .. import arenas, learned, wire
 from ..codec import Definitions
 from ..context import capture
-from ..events import Done, Event, Joined, Lost, Refused
+from ..events import Done, Event, Joined, Lost, Reclaimed, Refused
 from ..failures import unpack_error
 from ..freight import Stranded
 from ..machine import memory, oom_kills
 from ..wire import Message
 from ..worker import Settings
 from . import Block, Unlearned, warm
+from .duty import Duty
 from .start import PATIENCE
-from .warm import Duty, Link
+from .warm import Link
 
 _runs = itertools.count(1)
 
@@ -93,7 +94,7 @@ class Processes:
             context=None if known else self.context, hushed=joined and self.brisk
         )
         link.context = self.context
-        link.duty = Duty(ashore=self.settings.max_memory is not None)
+        link.duty = Duty(link.slot, ashore=self.settings.max_memory is not None)
         link.say(Message(wire.RUN, pickle.dumps(tuple(settings), 5)))
         self._teach(link)
         self.unsaid.add(number)
@@ -120,11 +121,23 @@ class Processes:
         holder = None if link.duty.ashore else link.process
         body = self.definitions.dumps_salvaging(columns, holder)
         self._teach(link)
-        link.duty.chunks.append(chunk)
+        link.duty.give(chunk)
         how = self._manner(worker, link)
         link.say(Message(wire.CHUNK, body, chunk.start, len(chunk), how))
         self.unsaid.add(worker)
         return len(body) + self.definitions.beside()
+
+    def reclaim(self, worker: int, keep: float) -> None:
+        """Allow `worker` no more than the share `keep` of what it has not begun."""
+        link = self.links.get(worker)
+        if link is not None:
+            link.duty.reclaim(keep, perf_counter())
+
+    def settle(self, worker: int) -> None:
+        """Find out what `worker` begins, and report as `Reclaimed` what it does not."""
+        link = self.links.get(worker)
+        if link is not None and link.duty.chunks:
+            self.happened.append((Reclaimed(worker, link.duty.settle(perf_counter())), None))
 
     def _flush(self, number: int) -> None:
         """Write to a worker what its socket takes, and watch for room if that is not all."""
@@ -200,7 +213,7 @@ class Processes:
         self._lose(number)
 
     def _hear(self, number: int, link: Link, message: Message) -> None:
-        if message.kind == wire.DONE:
+        if message.kind in {wire.DONE, wire.CUT}:
             self._done(number, link, message)
         elif message.kind == wire.READY:
             if link.asked is not None:
@@ -209,6 +222,10 @@ class Processes:
             self._watch(number, link)
         elif message.first != self.settings.run:  # of a run that did not wait for it
             return
+        elif message.kind == wire.SKIPPED:
+            if link.duty.skipped(message.second):
+                stop = link.duty.answered(link.duty.chunks[0].start, cut=True).start
+                self.happened.append((Done(number, stop, 0.0, cut=True), None))
         elif message.kind == wire.JOINED:
             link.duty.heard = True
             if not link.duty.joined:
@@ -228,21 +245,18 @@ class Processes:
             self.happened.append((Lost(number, swept=True), None))
 
     def _done(self, number: int, link: Link, message: Message) -> None:
-        chunk = link.duty.chunks[0]
-        if message.first == chunk.stop:
-            link.duty.chunks.popleft()
-        else:
-            link.duty.chunks[0] = range(message.first, chunk.stop)
+        chunk = link.duty.answered(message.first, message.kind == wire.CUT)
+        cut = message.kind == wire.CUT and message.first < chunk.stop
         link.duty.heard = True
         block = self._unpack(link, message, message.first - chunk.start)
         if block is None:
-            self.happened.append((Done(number, message.first, 0.0, doubtful=True), None))
+            self.happened.append((Done(number, message.first, 0.0, doubtful=True, cut=cut), None))
             return
         failed = tuple(chunk.start + offset for offset in sorted(block.failures))
         berth = link.berth
         link.duty.heavy = link.duty.heavy or berth.size > 0
         weight, berth.size = len(message.body) + berth.size, 0
-        event = Done(number, message.first, message.seconds, failed, weight=weight)
+        event = Done(number, message.first, message.seconds, failed, weight=weight, cut=cut)
         self.happened.append((event, block))
 
     def _unpack(self, link: Link, message: Message, count: int) -> Block | None:
@@ -325,7 +339,7 @@ class Processes:
         """End the run: busy workers are killed, the others may serve another run."""
         duties = [link.duty for link in self.links.values()]
         light = self.definitions.light()
-        self.definitions.close(all(duty.heard and not duty.chunks for duty in duties))
+        self.definitions.close(all(duty.clean() for duty in duties))
         for link in self.links.values():
             if link.duty.chunks:
                 link.process.kill()
@@ -351,9 +365,7 @@ class Processes:
 
     def _leave(self, link: Link, light: bool) -> None:
         """Tell a worker that the run is over."""
-        if (
-            light and link.duty.heard and not link.duty.heavy
-        ):  # it can wait, until the worker wonders
+        if light and link.duty.heard and not link.duty.heavy:  # until the worker wonders
             link.slot.leave(self.settings.run)
         else:
             link.say(Message(wire.END, b""))

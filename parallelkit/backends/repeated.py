@@ -16,8 +16,9 @@ from ..events import Joined
 from ..steady import made_of, same
 from ..worker import Settings
 from . import warm
+from .duty import Duty
 from .processes import Processes
-from .warm import Duty, Link
+from .warm import Link
 
 
 def opened(root: tuple[Any, ...], most: int, share: int, settings: Settings) -> Processes:
@@ -112,7 +113,7 @@ class Repeated(Processes):
         quiet = bool(links) and not (self.deaths or self.unsaid or pool.retired)
         for link in links:
             up = link.pool is pool and link.process.pid is not None and not link.outbox
-            quiet = quiet and up and not (link.duty.heavy or link.duty.chunks)
+            quiet = quiet and up and not (link.duty.heavy or link.duty.chunks or link.duty.ghosts)
         return quiet and self.definitions.light() and self.definitions.lone()
 
     def dissolve(self) -> None:

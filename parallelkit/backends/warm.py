@@ -16,7 +16,6 @@ import signal
 import socket
 import sys
 import threading
-from collections import deque
 from collections.abc import Iterator
 from time import perf_counter
 from typing import Protocol
@@ -26,21 +25,10 @@ from ..board import SLOTS, Slot
 from ..leases import Berth
 from ..machine import resident
 from ..wire import Message, Outbox, Reader
+from .duty import Duty
 from .start import Starter, WorkerProcess, default
 
 _END = 1.0  # seconds for a process that was killed to be gone
-
-
-class Duty:
-    """What a worker and the run that has it know of each other."""
-
-    def __init__(self, ashore: bool = False) -> None:
-        self.chunks: deque[range] = deque()
-        self.learned = 0  # definitions sent
-        self.joined = False  # whether the run counts on it
-        self.heard = False  # whether it has taken in what it was sent first
-        self.heavy = False  # whether anything large has come from it
-        self.ashore = ashore  # whether nothing may travel beside the messages
 
 
 class Link:
@@ -60,7 +48,7 @@ class Link:
         self.context: bytes | None = None
         self.berth = Berth(sole=True)
         self.memory = 0  # bytes resident when last looked at
-        self.duty = Duty()
+        self.duty = Duty(self.slot)
         # When it was asked for, if it need not wait for the zygote to be up.
         self.asked = perf_counter() if pool.proven else None
 
@@ -189,7 +177,7 @@ class Pool:
                 heapq.heappush(self.free, number)
             raise
         link = Link(number, sock, WorkerProcess(number, popen), self)
-        link.slot.clear()
+        link.slot.reset()
         with self.lock:
             self.busy.add(link)
         return link
@@ -254,7 +242,9 @@ class Pool:
         for link in (*self.idle, *self.busy):
             link.sock.close()
             link.process.forget()
-            link.slot = Slot.apart()  # the original's worker reads what is written on the board
+            link.slot = link.duty.slot = (
+                Slot.apart()
+            )  # the original's worker reads what is written on the board
         self.starter.forget()
 
 
