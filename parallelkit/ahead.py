@@ -77,6 +77,13 @@ def taken() -> Launch:
         return Launch()
 
 
+def untaken() -> list[Launch]:
+    """Return what was launched ahead, which then is the caller's to end."""
+    found = _launched[:]
+    _launched.clear()
+    return found
+
+
 def pair() -> tuple[socket.socket, socket.socket]:
     """Return two connected sockets, neither of which has the number of a standard stream."""
     ends = socket.socketpair()

@@ -133,10 +133,11 @@ class Definitions:
         """
         hold = self._hold
         hold.holder, hold.size = holder, 0
-        with suppress(*_RAISED):
-            frames = self._laden if holder else self._frames
+        frames = self._laden if holder else self._frames
+        try:
             return frames.dumps(tuple([gathered(column) for column in columns]))
-        return self.dumps(self._salvaged(columns))
+        except _RAISED:
+            return self.dumps(self._salvaged(columns))
 
     def _salvaged(self, columns: tuple[Any, ...]) -> tuple[Any, ...]:
         kept = [list(column) for column in columns]

@@ -92,7 +92,7 @@ def pmap(
 
     checked = plan(Options(*knobs, worker_state, max_memory))
     check_call("pmap", fn, iterables)
-    _prepare(checked)
+    _prepare(checked, backend)
     from .calls import begin
     from .outcomes import Work
 
@@ -104,9 +104,11 @@ def pmap(
     return _collected(engine, results, checked)
 
 
-def _prepare(checked: Plan) -> None:
+def _prepare(checked: Plan, backend: Any) -> None:
     """Have what workers need made ready while the rest is loaded, if they are sure to be wanted."""
-    if not checked.home:
+    place = os.environ.get("PARALLELKIT_BACKEND") if backend is None else backend
+    ours = not place or (isinstance(place, str) and place == "processes")
+    if ours and not checked.home:
         from .ahead import prepare
 
         prepare()
@@ -134,7 +136,11 @@ def _loop(fn: Callable[..., R], iterables: tuple[Iterable[Any], ...]) -> list[R]
     """Return what a `pmap` without options does: the loop, until workers would end it sooner."""
     items = source(iterables)
 
-    def open_engine(home: Home) -> Engine:
+    def open_engine(home: Home, shared: bool) -> Engine:
+        if shared:
+            from .ahead import prepare
+
+            prepare()
         from .calls import begin
         from .options import Options, plan
         from .outcomes import Work
@@ -205,13 +211,13 @@ def imap(
     from .outcomes import Work
 
     work = Work(fn, worker_state, None, checked.seed, checked.retry_on)
-    return _results(checked, work, iterables, ordered)
+    return _results(checked, work, iterables, ordered, backend)
 
 
 def _results(
-    checked: Plan, work: Work, iterables: tuple[Iterable[Any], ...], ordered: bool
+    checked: Plan, work: Work, iterables: tuple[Iterable[Any], ...], ordered: bool, backend: Any
 ) -> Iterator[Any]:
-    _prepare(checked)
+    _prepare(checked, backend)
     import contextlib
 
     from .calls import begin, conclude

@@ -32,8 +32,9 @@ PULLING = 1e-3  # seconds of pulling after which these are fewer
 
 
 class Solo:
-    """One call.  `open_engine` makes the engine that takes over.
+    """One call.
 
+    `open_engine` makes the engine that takes over, told whether workers are sure to be wanted.
     `results` is the list that the caller is to have in the end.
     """
 
@@ -41,7 +42,7 @@ class Solo:
         self,
         fn: Callable[..., Any],
         source: Source,
-        open_engine: Callable[[Home], Engine],
+        open_engine: Callable[[Home, bool], Engine],
     ) -> None:
         self.source = source
         self.open_engine = open_engine
@@ -65,7 +66,8 @@ class Solo:
         if costs is not None:
             length = self.source.length
             self.brief = length is not None and costs[0] * length < PROBE
-            if not self.brief and self._pays(costs):
+            # What carrying an item costs is only guessed if it was never weighed.
+            if not self.brief and costs[1] is not None and self._pays(costs):
                 return self._shared()
         guard = Guard(self)
         try:
@@ -170,14 +172,11 @@ class Solo:
 
     def _shared(self) -> Engine:
         """Return an engine that is to share the work."""
-        from .ahead import prepare
+        return self._opened(shared=True)
 
-        prepare()
-        return self._opened()
-
-    def _opened(self) -> Engine:
+    def _opened(self, shared: bool = False) -> Engine:
         """Return an engine that knows how far the caller is."""
-        engine, count = self.open_engine(self.home), len(self.results)
+        engine, count = self.open_engine(self.home, shared), len(self.results)
         engine.begin_with(count)
         pace = engine.run.pace
         if count:

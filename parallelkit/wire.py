@@ -131,7 +131,7 @@ class Outbox:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self._waiting: deque[memoryview] = deque()
+        self._waiting: deque[bytes | bytearray | memoryview] = deque()
 
     def __bool__(self) -> bool:
         """Whether something waits for room in the socket."""
@@ -139,7 +139,7 @@ class Outbox:
 
     def put(self, pieces: Iterable[bytes | bytearray]) -> None:
         """Keep `pieces`, in order, for the next `flush`."""
-        self._waiting.extend(memoryview(piece) for piece in pieces)
+        self._waiting.extend(pieces)
 
     def flush(self) -> None:
         """Write what the socket takes now.  An end that is gone is left for `Reader` to tell."""
@@ -150,7 +150,7 @@ class Outbox:
                 while waiting and sent >= len(waiting[0]):
                     sent -= len(waiting.popleft())
                 if sent:
-                    waiting[0] = waiting[0][sent:]
+                    waiting[0] = memoryview(waiting[0])[sent:]
         except BlockingIOError:
             return
         except OSError:
@@ -158,9 +158,14 @@ class Outbox:
 
     def _send(self) -> int:
         # Together, because each write may wake the reader, which costs more than the writing.
-        if len(self._waiting) == 1 or not hasattr(self.sock, "sendmsg"):  # Windows has none
-            return self.sock.send(self._waiting[0])
-        return self.sock.sendmsg(islice(self._waiting, _TOGETHER))
+        waiting = self._waiting
+        if len(waiting) > 1 and sum(map(len, waiting)) < DIRECT:
+            joined = b"".join(waiting)
+            waiting.clear()
+            waiting.append(joined)
+        if len(waiting) == 1 or not hasattr(self.sock, "sendmsg"):  # Windows has none
+            return self.sock.send(waiting[0])
+        return self.sock.sendmsg(islice(waiting, _TOGETHER))
 
 
 def readable(sock: socket.socket, timeout: float) -> bool:

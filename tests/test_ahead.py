@@ -91,3 +91,18 @@ def test_where_none_can_be_launched_the_one_who_wants_it_is_told(monkeypatch: An
     assert not ahead._launched
     with pytest.raises(OSError, match=r"^sys\.executable is empty"):
         ahead.taken()
+
+
+DISCARDED = """
+import psutil
+from parallelkit import ahead
+ahead.prepare()
+from parallelkit.backends import warm
+warm.shut()
+print(ahead._launched, psutil.Process().children())
+"""
+
+
+@posix
+def test_one_that_nobody_wants_ends_with_the_workers() -> None:
+    assert script(DISCARDED) == "[] []\n"

@@ -252,10 +252,13 @@ class Processes:
         if block is None:
             self.happened.append((Done(number, message.first, 0.0, doubtful=True, cut=cut), None))
             return
-        failed = tuple(chunk.start + offset for offset in sorted(block.failures))
-        berth = link.berth
-        link.duty.heavy = link.duty.heavy or berth.size > 0
-        weight, berth.size = len(message.body) + berth.size, 0
+        failed: tuple[int, ...] = ()
+        if block.failures:
+            failed = tuple([chunk.start + offset for offset in sorted(block.failures)])
+        weight, berth = len(message.body), link.berth
+        if berth.size:
+            link.duty.heavy = True
+            weight, berth.size = weight + berth.size, 0
         event = Done(number, message.first, message.seconds, failed, weight=weight, cut=cut)
         self.happened.append((event, block))
 

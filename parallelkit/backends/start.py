@@ -19,7 +19,7 @@ from multiprocessing import process
 from typing import Any, Protocol
 
 from .. import stacks, zygote
-from ..ahead import command, pair, taken
+from ..ahead import command, pair, taken, untaken
 from ..board import Board
 
 PATIENCE = 0.2
@@ -225,6 +225,14 @@ class ZygoteStarter:
         """In a forked copy of the caller: let go of what belongs to the original."""
         self.control.close()
         self.board.close()
+
+
+def discard() -> None:
+    """End the zygote that was launched ahead, if nobody has taken it."""
+    for launch in untaken():
+        launch.forget()
+        with contextlib.suppress(ChildProcessError):  # someone else's os.wait() was faster
+            _wait_or_kill(launch.pid)
 
 
 def _wait_or_kill(child: int) -> None:

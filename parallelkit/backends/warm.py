@@ -26,7 +26,7 @@ from ..leases import Berth
 from ..machine import resident
 from ..wire import Message, Outbox, Reader
 from .duty import Duty
-from .start import Starter, WorkerProcess, default
+from .start import Starter, WorkerProcess, default, discard
 
 _END = 1.0  # seconds for a process that was killed to be gone
 
@@ -280,6 +280,7 @@ def shut() -> None:
         old, _current = _current, None
     if old is not None:
         old[1].retire()
+    discard()
     arenas.shut()
     parcels.kept.shut()
 
