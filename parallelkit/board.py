@@ -16,16 +16,16 @@ import mmap
 import os
 
 SLOTS = 4096
-"""How many workers one board has room for: 64 bytes each, 256 KiB, touched only where used."""
+"""How many workers one board has room for: 128 bytes each, 512 KiB, touched only where used."""
 
-_WORDS = 8  # 64-bit words in a slot: one cache line, so that neighbours never share one
+_WORDS = 16  # 64-bit words in a slot: two cache lines, so that neighbours never share one
 _SIZE = SLOTS * _WORDS * 8
 _POSITION, _COUNT, _SINCE, _CLAIM, _LIMITS = range(5)
-_TURNS = 2  # chunks that a worker has at a time, each with a limit of its own
+_TURNS = 4  # chunks that have a limit of their own: two that a worker has, and two it has lost
 _BITS = 44  # of a word are the position in it, those above the number of its chunk
 _MASK = (1 << _BITS) - 1
-_FIRST, _LAST = 2, (1 << 63 - _BITS) - 1  # numbers of chunks, taken in turns; odd follows on even
-_LEFT = 7  # the word by which the caller says which run is over
+_FIRST, _LAST = _TURNS, (1 << 63 - _BITS) - 1  # numbers of chunks, taken in turns
+_LEFT = 8  # the word by which the caller says which run is over
 
 
 class Slot:
@@ -65,6 +65,10 @@ class Slot:
     def limit(self, number: int, stop: int) -> None:
         """Let no item of chunk `number` from `stop` on be begun."""
         self.words[_LIMITS + number % _TURNS] = number << _BITS | stop
+
+    def clash(self, number: int, other: int) -> bool:
+        """Return whether the limits of two chunks share a word."""
+        return number % _TURNS == other % _TURNS
 
     def allow(self, number: int) -> None:
         """Let all of chunk `number` be begun."""

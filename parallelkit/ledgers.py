@@ -216,10 +216,11 @@ class Staff:
     """Who works besides the caller, and on what.
 
     `chunks` are what each worker holds, oldest first; a worker with none is in `idle`, one with
-    one in `half`.  `since` tells since when workers are on their oldest chunk, earliest first; it
-    is kept only if `timed`.  `allowed` is how many workers there may be, `losses` how many were
-    lost in a row for no reason that an item has given.  `strained` says that memory is short, and
-    `lone` that one of them has an item which must be the only one that runs.
+    one in `half`, unless it is to have no second.  `since` tells since when workers are on their
+    oldest chunk, those that have one, if `timed` the earliest first.  `allowed` is how many workers
+    there may be, `losses` how many were lost in a row for no reason that an item has given.
+    `strained` says that memory is short, and `lone` that one of them has an item which must be the
+    only one that runs.
     """
 
     allowed: int
@@ -255,8 +256,7 @@ class Staff:
         held.append(chunk)
         if len(held) == 1:
             self.half[worker] = None
-            if self.timed:
-                self.since[worker] = now
+            self.since[worker] = now
 
     def finish(self, worker: int, stop: int, now: float, cut: bool = False) -> range:
         """Record that `worker` finished its oldest chunk up to `stop` and return that part.
@@ -276,9 +276,9 @@ class Staff:
             else:
                 self.half.pop(worker, None)
                 self.idle[worker] = None
-        if self.timed and held:
+        if held:
             self.since[worker] = now
-        return range(chunk.start, stop)
+        return range(chunk.start, stop) if stop < chunk.stop else chunk
 
     def reclaim(self, worker: int, stop: int | None) -> list[range]:
         """Record that `worker` begins nothing from `stop` on; return that, which is nobody's."""
@@ -286,7 +286,6 @@ class Staff:
         parts = curtail(held, stop)
         if not held:
             self.half.pop(worker, None)
-            self.since.pop(worker, None)
             self.idle[worker] = None
         elif len(held) == 1:
             self.half[worker] = None

@@ -99,6 +99,7 @@ class Outlook:
         assert set(stealing.asked) <= set(stealing.owed), "an answer is due from nobody"
         assert all(loads.get(worker) for worker in stealing.owed), "the idle owe work"
         assert stealing.promised == sum(stealing.owed.values()), "what is owed is miscounted"
-        assert not set(stealing.owed) & set(stealing.ends), "a worker is asked while it is asked"
+        owing = {worker for worker, count in stealing.owed.items() if count}
+        assert not owing & set(stealing.ends), "a worker is asked while it is asked"
         wrong = "the idle are expected to be busy"
         assert set(stealing.ends) <= {worker for worker, load in loads.items() if load}, wrong

@@ -37,8 +37,8 @@ class Portions:
         limits, stock = self.limits, self.stock
         if limits.timeout is not None:
             return 1  # a timeout is promised per item, so an item is what must be killable
-        served = min(self.stealing.served, len(self.staff.idle))
-        if served and stock.exhausted:  # it was reclaimed, for so many
+        if self.stealing.served and self.staff.idle and stock.exhausted:
+            served = min(self.stealing.served, len(self.staff.idle))  # it was reclaimed for so many
             return min(-(-stock.queued // served) or 1, limits.chunksize or stock.queued)
         if limits.chunksize is not None:
             return limits.chunksize

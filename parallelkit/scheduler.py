@@ -81,8 +81,7 @@ class Run:
         self.limits = limits
         pace = pace or Pace()
         self.input = Input()
-        timed = limits.timeout is not None or limits.stealing
-        self.staff = Staff(limits.workers, timed=timed)
+        self.staff = Staff(limits.workers, timed=limits.timeout is not None)
         self.home = Home()
         self.output = Output(limits.ordered)
         self.failures = Failures()
@@ -195,7 +194,7 @@ class Run:
     def _reclaimed(self, event: Reclaimed, now: float) -> None:
         """Take back what a worker has not begun."""
         worker = event.worker
-        if worker in self.stealing.owed:
+        if self.stealing.owed.get(worker):
             parts = self.staff.reclaim(worker, event.stop)
             for part in parts:
                 self.input.put_back(part)

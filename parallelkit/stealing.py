@@ -33,7 +33,9 @@ class Stealing:
     and since when; `latest` is a heap of the first, the last in time first, and `longest` one of
     the second.  Both may have entries that no longer hold.  `asked` tells until when those have
     time that were asked, and `owed` for how many idle workers (`promised` in all) each that has not
-    answered is to leave work; `served` of these are still to have it.  `due` is when to look again.
+    answered is to leave work; `served` of these are still to have it.  Who has given something up
+    is in `owed`, with 0, until it has done the rest: it gets nothing before, since it need not have
+    heard yet where the rest ends.  `due` is when to look again.
 
     `price` is seconds and items of the newest parts: what is left is rather like these.
     """
@@ -71,7 +73,11 @@ class Stealing:
         self.release(worker)
         if count:  # else it has begun all it has
             self.served += shared
-            left = min(count / shared, self._held(worker))  # not begun, besides what it is on
+            held = self._held(worker)
+            if held:
+                self.owed[worker] = 0
+                self.staff.half.pop(worker, None)
+            left = min(count / shared, held)  # not begun, besides what it is on
             if left > 1:
                 self._expect(worker, now, left)
 
@@ -86,10 +92,12 @@ class Stealing:
     def _note(self, worker: int) -> None:
         count = self._held(worker)
         if worker in self.owed:
-            if count:
-                self.staff.half.pop(worker, None)  # it gets nothing before it has answered
-                return
-            self.release(worker)
+            if not count:
+                self.release(worker)
+            else:
+                self.staff.half.pop(worker, None)
+                if self.owed[worker]:
+                    return
         if count > 1:
             self._expect(worker, self.staff.since[worker], count)
         else:
@@ -162,7 +170,7 @@ class Stealing:
 
     def deadline(self) -> float | None:
         """Return when there is something to settle or to look for."""
-        until = next(iter(self.asked.values()), None)
-        if self.due is None or until is None:
-            return self.due if until is None else until
-        return min(self.due, until)
+        if not self.asked:
+            return self.due
+        until = next(iter(self.asked.values()))
+        return until if self.due is None else min(self.due, until)

@@ -77,6 +77,7 @@ class World:
         self.dying: list[int] = []
         self.reclaimed: set[int] = set()
         self.settling: set[int] = set()
+        self.spared: set[int] = set()
         self.blocks: set[range] = set()
         self.given: list[int] = []
         self.untaken = 0
@@ -159,7 +160,8 @@ class World:
     def take(self, worker: int, chunk: range, depth: int) -> None:
         assert chunk
         assert len(self.chunks[worker]) < depth
-        assert worker not in self.reclaimed, "it gives with one hand and takes with the other"
+        assert worker not in self.reclaimed, "it is given while it is asked"
+        assert worker not in self.spared, "it may not have heard yet what it has lost"
         self.check_company(worker, chunk)
         assert not self.hopeless & set(chunk), "tried again without hope"
         assert all(self.rests.get(position, 0.0) <= self.now for position in chunk), "no rest"
@@ -292,8 +294,8 @@ class World:
 
     def forget(self, worker: int) -> None:
         """Expect no answer from a worker that has nothing, or is gone."""
-        self.reclaimed.discard(worker)
-        self.settling.discard(worker)
+        for some in self.reclaimed, self.settling, self.spared:
+            some.discard(worker)
 
     def settle(self) -> None:
         """Let a worker from which some was reclaimed give up what it pleases."""
@@ -303,11 +305,14 @@ class World:
         stop = self.draw(stops)
         self.forget(worker)
         if stop is not None:
+            self.spared.add(worker)
             while stop not in held[-1]:
                 held.pop()
             last = held.pop()
             if stop > last.start:
                 held.append(range(last.start, stop))
+        if not held:
+            self.spared.discard(worker)
         self.tell(Reclaimed(worker, stop))
 
     def fail(self, part: range, strays: tuple[tuple[int, ...], ...]) -> list[int]:

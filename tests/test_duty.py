@@ -104,8 +104,14 @@ def test_every_item_is_begun_once_or_given_up(board, first, second, stride, keep
     for _ in range(data.draw(st.integers(0, 12))):
         next(steps, None)
     back += hear(duty, worker)
+    more = range(30, 33)
     back += settle(duty, data.draw(st.sampled_from([0.0, SEEN])))
+    if data.draw(st.booleans()):
+        chunks.append(more)
+        duty.give(more)
+        worker.waiting.append(more)
     list(steps)
+    list(worker.steps(stride))
     back += hear(duty, worker)
 
     positions = sorted([*worker.ran, *(at for part in back for at in part)])
@@ -140,6 +146,20 @@ def test_one_that_has_begun_everything_gives_nothing(board):
 
     assert duty.settle(1.0) is None
     assert list(duty.chunks) == [range(2)]
+
+
+def test_what_was_taken_stays_taken_when_more_is_given(board):
+    duty, worker = pair(board, [range(10), range(10, 20)])
+    duty.reclaim(0.01, 0.0)
+    assert duty.settle(1.0) == 1
+    duty.give(range(30, 32))
+    worker.waiting.append(range(30, 32))
+    duty.give(range(40, 42))
+    with pytest.raises(AssertionError, match="it has too many chunks"):
+        duty.give(range(50, 52))
+    list(worker.steps(4))
+
+    assert worker.ran == [0, 30, 31]
 
 
 def test_the_next_chunk_is_not_limited_by_what_was_taken_of_another(board):
