@@ -8,7 +8,7 @@ a short script that is what the whole call costs.
 
 from __future__ import annotations
 
-from time import perf_counter
+from time import perf_counter, thread_time
 
 from . import learned
 from .guard import Guard
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PROBE = 1e-3  # seconds that the caller runs items before anything is decided
 PATIENCE = 2e-3  # seconds longer than a turn should take after which others take over the rest
+FAST = 5e-6  # seconds of an item below which it cannot have waited, only been interrupted
 AT_ONCE = 4096  # items of an iterator that are pulled before they are run
 FEW = 16  # the least, to be shared if the first of them is a long one
 PULLING = 1e-3  # seconds of pulling after which these are fewer
@@ -56,12 +57,14 @@ class Solo:
         self.pulling = 1
         self.ended = source.length is not None and source.at_hand >= source.length
         self.brief = False  # whether nobody need watch
+        self.began = 0.0  # by the clock of this thread
 
     def run(self) -> Engine | None:
         """Run items to the end; or return the engine that is to go on, which knows how far it is.
 
         What the function raises is the engine's to tell.
         """
+        self.began = thread_time()
         costs = learned.recall(self.key)
         if costs is not None:
             length = self.source.length
@@ -140,7 +143,7 @@ class Solo:
             item, carriage, weight = costs or (None, None, 0.0)
             pace = self.pace = Pace(item=item, launch=0.0, carriage=carriage, weight=weight)
         if costs is None:
-            pace.seen, pace.seconds, pace.item = count, home.seconds, home.seconds / count
+            pace.seen, pace.seconds, pace.item = count, home.seconds, self._price()
         self.budget = pace.budget()
         return self._worthwhile(pace)
 
@@ -166,7 +169,18 @@ class Solo:
         else:
             before = learned.recall(self.key)
             known = (None, 0.0) if before is None else before[1:]
-        learned.remember(self.key, (self.home.seconds / count or 1e-9, *known))
+        learned.remember(self.key, (self._price(), *known))
+
+    def _price(self) -> float:
+        """Return the seconds that an item takes.
+
+        On a busy machine fast ones seem to take several times as long, which no worker would mend.
+        """
+        count = len(self.results)
+        item = self.home.seconds / count
+        if item < FAST:
+            item = min(item, (thread_time() - self.began) / count)
+        return max(item, 1e-9)
 
     # An engine takes over.
 
@@ -180,8 +194,8 @@ class Solo:
         engine.begin_with(count)
         pace = engine.run.pace
         if count:
-            pace.seen, pace.seconds = count, self.home.seconds
-            pace.item = pace.seconds / count or 1e-9
+            pace.seen, pace.item = count, self._price()
+            pace.seconds = count * pace.item
         if self.pace is not None:
             pace.carriage = self.pace.carriage
         return engine

@@ -287,3 +287,13 @@ def test_a_small_call_loads_next_to_nothing() -> None:
         *("parallelkit", "parallelkit.guard", "parallelkit.home", "parallelkit.learned"),
         *("parallelkit.maps", "parallelkit.solo", "parallelkit.source"),
     }
+
+
+def test_an_interrupted_item_is_not_a_dear_one() -> None:
+    call = Call(abs, [-1])
+    call.run()
+    call.solo.home.seconds = 1e-6  # by the clock on the wall
+    call.solo.began = EVER  # so that this thread has had less than no time
+    assert call.solo._price() == 1e-9
+    call.solo.home.seconds = 1.0  # which may have been spent waiting
+    assert call.solo._price() == 1.0
