@@ -54,6 +54,8 @@ class Slot:
         words, number = self.words, self.number
         words[_CLAIM] = number << _BITS | stop
         limit = words[_LIMITS + number % _TURNS]
+        if not limit:  # nearly always
+            return stop
         return min(stop, limit & _MASK) if limit >> _BITS == number else stop
 
     def claimed(self) -> tuple[int, int]:
