@@ -34,11 +34,12 @@ class Slot:
     Each end counts the chunks it has sent or received, so both know them by the same number.
     """
 
-    __slots__ = ("number", "words")
+    __slots__ = ("base", "number", "word", "words")
 
     def __init__(self, words: memoryview) -> None:
         self.words = words
         self.number = _FIRST - 1
+        self.base = self.word = 0  # what `claim` takes of the number, which is for each few items
 
     def reset(self) -> None:
         """Wipe the line, for another worker."""
@@ -47,15 +48,18 @@ class Slot:
 
     def turn(self) -> int:
         """Return the number of the next chunk."""
-        self.number = self.number + 1 if self.number < _LAST else _FIRST
-        return self.number
+        number = self.number + 1 if self.number < _LAST else _FIRST
+        self.number, self.base, self.word = number, number << _BITS, _LIMITS + number % _TURNS
+        return number
 
     def claim(self, stop: int) -> int:
         """Say that the items of this chunk before `stop` are begun; return how far they may be."""
-        words, number = self.words, self.number
-        words[_CLAIM] = number << _BITS | stop
-        limit = words[_LIMITS + number % _TURNS]
-        return min(stop, limit & _MASK) if limit >> _BITS == number else stop
+        words = self.words
+        words[_CLAIM] = self.base | stop
+        limit = words[self.word]
+        if not limit:  # nearly always
+            return stop
+        return min(stop, limit & _MASK) if limit >> _BITS == self.number else stop
 
     def claimed(self) -> tuple[int, int]:
         """Return of which chunk items were claimed last, and up to where."""

@@ -149,7 +149,8 @@ def test_the_numbers_of_chunks_come_in_turns_and_never_end():
     assert all(0 < number < 2**19 for number in around)
     assert not any(slot.clash(a, b) for a in around for b in around if a != b)
     slot.limit(around[0], 2**44 - 1)
-    slot.number = around[0]
+    slot.number = around[0] - 1
+    assert slot.turn() == around[0]
     assert slot.claim(2**44 - 1) == 2**44 - 1
     assert slot.claimed() == (around[0], 2**44 - 1)
     board.close()
