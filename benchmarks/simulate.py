@@ -123,7 +123,7 @@ def of_joblib(run: Fixed) -> int:
 
 
 def ours(workers: int) -> Decider:
-    return Run(Limits(workers, home=False), Pace(launch=WARM))
+    return Run(Limits(workers, home=False, stealing=True), Pace(launch=WARM))
 
 
 POLICIES: dict[str, tuple[bool, Callable[[int], Decider]]] = {
@@ -147,16 +147,15 @@ def case(
     return [cost * scale for cost in costs], repeat
 
 
-def least(costs: list[float], repeat: int, workers: int, *, giant: bool) -> float:
+def least(costs: list[float], repeat: int, workers: int) -> float:
     """Return the time below which nobody can be who does not know the costs beforehand.
 
     That is list scheduling (Graham 1966): whoever is free takes the next item, which costs nothing
     to hand out; or what the caller needs to pack all items, if that is more.
     """
     packing = CARRYING * len(costs) * repeat
-    if repeat > 1:  # so many items fill the gaps; a giant and its repetitions count as one item
-        longest = max(costs) * (repeat if giant else 1)
-        return max(sum(costs) * repeat / workers, longest, packing)
+    if repeat > 1:  # so many items fill the gaps
+        return max(sum(costs) * repeat / workers, *costs, packing)
     free = [0.0] * workers
     for cost in costs:
         heapq.heapreplace(free, free[0] + cost)
@@ -178,7 +177,7 @@ def main() -> None:
             for mean in means:
                 costs, repeat = case(shape, mean, workers)
                 length = len(costs) * repeat
-                bound = least(costs, repeat, workers, giant=shape is one_giant)
+                bound = least(costs, repeat, workers)
                 for name, (sized, policy) in POLICIES.items():
                     if not sized and workers > 64:
                         continue

@@ -19,6 +19,7 @@ from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from .arenas import outgoing
 from .chunking import Pace
 from .events import Joined
 from .machine import SHM, UNKNOWN, cpu_count, cpu_reasons, memory, shared_memory
@@ -67,6 +68,7 @@ KEYS = (
     "chunk_seconds",
     "memory_copy_bytes_per_second",
     "worker_copy_bytes_per_second",
+    "large_data_beside",
     "break_even",
 )
 """Every key of the report, in order: None stands for what could not be told."""
@@ -204,10 +206,14 @@ def _sending() -> Report:
     chunks = _median(lambda: _sent(abs, range(CHUNKS)), REPEATS)
     parcel = os.urandom(PARCEL)
     there_and_back = _median(lambda: _sent(bytes, [parcel]), REPEATS)
+    place = outgoing().place(memoryview(parcel))
+    if place is not None:
+        outgoing().take_back(place)
     return {
         "chunk_seconds": chunks / CHUNKS,
         "memory_copy_bytes_per_second": BLOCK / copy,
         "worker_copy_bytes_per_second": 2 * PARCEL / there_and_back,
+        "large_data_beside": place is not None,
     }
 
 
@@ -319,6 +325,8 @@ def _about_costs(report: Report) -> list[str]:
     def speed(name: str) -> str:
         return f"{report[f'{name}_copy_bytes_per_second'] / 1e9:.2g} GB/s"
 
+    beside = report["large_data_beside"]
+    way = "by shared memory" if beside else "in messages: there is no room in shared memory"
     return [
         "What starting costs",
         _row("the first call", took("first_call"), "from no process at all to a result"),
@@ -327,7 +335,7 @@ def _about_costs(report: Report) -> list[str]:
         "",
         "What sending costs",
         _row("a chunk of items", took("chunk"), "to a worker and back"),
-        _row("bytes, to a worker", speed("worker"), "each way, on the way there and back"),
+        _row("bytes, to a worker", speed("worker"), f"each way, {way}"),
         _row("bytes, copied here", speed("memory"), "for comparison"),
     ]
 

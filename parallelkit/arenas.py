@@ -143,7 +143,7 @@ class Arena:
         `holder` stands for the reader, and may be named in `lose`.
         """
         with self.lock:
-            if self.busy or self.process != os.getpid():
+            if not self.usable():
                 return None
             try:
                 self.busy = True
@@ -155,6 +155,10 @@ class Arena:
             finally:
                 self.busy = False
         return Place(block.handle, block.slot, block.start, len(content))
+
+    def usable(self) -> bool:
+        """Whether it would take something if there is room."""
+        return not self.busy and self.process == os.getpid()
 
     def take_back(self, place: Place) -> None:
         """Have a block again that was never sent."""

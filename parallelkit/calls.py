@@ -66,6 +66,7 @@ def terms(
         chunksize=checked.chunksize,
         ahead=ahead if ahead is None else max(1, ahead // checked.backend.depth),
         grace=grace,
+        stealing=checked.timeout is None and checked.backend.venue is None,
     )
     pace = _pace(_key(work.fn, source), _crew(checked, source))
     venue = checked.backend.venue
@@ -131,12 +132,12 @@ def _open(checked: Plan, work: Work) -> Backend:
         root, _, _, settings = staffing(checked, work)
         return abroad(checked, checked.backend.venue, root, settings)
     try:
-        from .backends.processes import Processes
+        from .backends.repeated import opened
     except KeyboardInterrupt as interrupt:
         interrupt.__context__ = None  # a module may have been handling an error of its own
         raise
 
-    return Processes(*staffing(checked, work))
+    return opened(*staffing(checked, work))
 
 
 def abroad(checked: Plan, venue: Venue, root: tuple[Any, ...], settings: Settings) -> Slots:

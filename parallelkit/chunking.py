@@ -23,6 +23,14 @@ ROUND = 4  # times the caller's journeys to all workers, which it must not spend
 SHARES = 4  # chunks per worker that the rest is cut into; 2 to 8 differ by 1 % (simulate)
 GROWTH = 16  # a chunk is at most so many times what was measured: an unknown cost is met in steps
 
+# Where what was handed out can be taken back, chunks need not be so small (all by simulate):
+FIRST = 16  # of its share a worker has one part at most before anything is measured, lest the
+CREW = 4  # caller be busy with first chunks; and one item for so many workers, if that is less
+PARTS = 2  # chunks per worker that the rest is cut into
+ROOT = 2  # times the root of `Pace.chunk`
+LOAD = 400e-6  # seconds that the caller packs for a journey, when packing is what bounds it
+LAST_LOAD = LOAD / 4  # and at the end, when workers would else wait for the last of these
+
 HEAVY = 4 << 20  # bytes of a chunk: copying them takes twenty journeys, and memory is soon short
 NOTABLE = HEAVY >> 4  # bytes of a chunk below which its weight is no news
 HEAVIER = 16  # times as heavy are chunks at most where a journey is dear
@@ -87,15 +95,27 @@ class Pace:
         # Heavier ones count at once and lighter ones slowly: too much at a time is what hurts.
         self.weight = max(weight, (self.weight + weight) / 2)
 
-    def chunk(self, left: int, workers: int) -> int:
-        """Return how many items to send next to one of `workers`, of `left` not yet sent."""
+    def chunk(self, left: int, workers: int, bold: bool = False) -> int:
+        """Return how many items to send next to one of `workers`, of `left` not yet sent.
+
+        `bold` says that what proves to be too much can be taken back.
+        """
         item = self.item
         if item is None:
-            return 1
-        known = GROWTH * self.seen / workers
-        workers = max(1, workers // self.depth)
+            return max(1, min(left // (FIRST * workers), workers // CREW)) if bold else 1
+        if bold:
+            most = min(self._bold(left * item, workers, item) / item, GROWTH * self.seen)
+        else:
+            places = max(1, workers // self.depth)
+            most = self._careful(left * item, places, item) / item
+            most = min(most, GROWTH * self.seen / workers)
+        if self.weight:
+            most = min(most, HEAVY * min(HEAVIER, self.journey / JOURNEY) / self.weight)
+        return max(1, min(left, int(most)))
+
+    def _careful(self, rest: float, workers: int, item: float) -> float:
+        """Return how many of the `rest` seconds of work to send next."""
         journey = self.journey
-        rest = left * item
         least = SHORTEST * journey
         if self.carriage and workers * self.carriage > 2 * item:
             # The caller, who carries one way, cannot feed more: shares are of those it can, and a
@@ -106,11 +126,24 @@ class Pace:
         # later than it could: their sum is least where t is the root.
         best = max(rest / (SHARES * workers), sqrt(rest * journey))
         seconds = max(best, min(least, rest / workers))
-        longest = max(LONGEST * journey, least, ROUND * workers * journey)
-        most = min(min(seconds, longest) / item, known)
-        if self.weight:
-            most = min(most, HEAVY * min(HEAVIER, journey / JOURNEY) / self.weight)
-        return max(1, min(left, int(most)))
+        return min(seconds, max(LONGEST * journey, least, ROUND * workers * journey))
+
+    def _bold(self, rest: float, workers: int, item: float) -> float:
+        """Return the same, where the end of a chunk can be taken back if it proves to be long.
+
+        So nothing is to be gained by chunks that take less than a journey to each worker.
+        """
+        journey = self.journey
+        least, longest = SHORTEST * journey, LONGEST * journey
+        if self.carriage and workers * self.carriage > item:  # packing is what keeps the caller
+            workers = min(workers, int(2 * item / self.carriage) + 1)
+            least = 2 * LAST_LOAD / self.carriage * item
+            longest = 2 * LOAD / self.carriage * item
+        else:
+            least = max(least, workers * journey)
+            longest = max(longest, ROUND * workers * journey)
+        best = max(rest / (PARTS * workers), min(least, ROOT * sqrt(rest * journey)))
+        return min(best, longest)
 
     def budget(self) -> float:
         """Return for how long the caller works by itself before it decides again."""

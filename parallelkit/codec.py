@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from .arenas import Arena, Holder, outgoing
 from .definitions import Known, Names, reading
 from .failures import pack_error
-from .frames import Frames, Pickler, Pieces, References
+from .frames import LARGE, Frames, Pickler, Pieces, References
 from .freight import MARK, Arrival, Band, Crate, Hold, Stranded
 from .leases import Berth
 from .scalars import gathered
@@ -135,10 +135,11 @@ class Definitions:
         """
         hold = self._hold
         hold.holder, hold.size = holder, 0
-        with suppress(*_RAISED):
-            frames = self._laden if holder else self._frames
+        frames = self._laden if holder else self._frames
+        try:
             return frames.dumps(tuple([gathered(column) for column in columns]))
-        return self.dumps(self._salvaged(columns))
+        except _RAISED:
+            return self.dumps(self._salvaged(columns))
 
     def _salvaged(self, columns: tuple[Any, ...]) -> tuple[Any, ...]:
         kept = [list(column) for column in columns]
@@ -169,6 +170,16 @@ class Definitions:
     def beside(self) -> int:
         """Return the bytes that went beside the last frame."""
         return self._hold.size
+
+    def lone(self) -> bool:
+        """Return whether there is nothing to know but the root.  What was sent is forgotten."""
+        self._hold.seen = {}
+        return len(self.blobs) == 1
+
+    def light(self) -> bool:
+        """Return whether a worker can be left with it for a while."""
+        parcels = self._crate.packed or self._hold.packed
+        return not parcels and sum(map(len, self.blobs)) < LARGE
 
     def close(self, arrived: bool) -> None:
         """End the run; `arrived` says that every worker has taken in all that it was sent."""

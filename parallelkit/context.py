@@ -13,7 +13,7 @@ import pickle
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 _THREADS = (
@@ -41,34 +41,64 @@ _levelled: set[str] = set()
 """Loggers whose level was put in force here, and so has to go when the caller takes it back."""
 
 
+_captured: tuple[list[Any], bytes] | None = None
+"""What was captured last, before and after it was pickled."""
+
+
 def capture(share: int) -> bytes:
     """Return the surroundings of this process, for a worker that may use `share` CPUs.
 
     A numerical library in a worker starts `share` threads, unless the environment says otherwise,
     and a `pmap` inside a worker has `share` CPUs to itself.
     """
+    global _captured
+    try:
+        directory = os.getcwd()
+    except OSError:  # it was deleted
+        directory = None
+    here = [
+        *(share, _environment(), sys.path[:], sys.argv[:], directory),
+        *(sys.getrecursionlimit(), sys.get_int_max_str_digits()),
+        *(_decimals(), _float_errors(), _locale(), _family(), _levels(), warnings.filters[:]),
+    ]
+    last = _captured
+    if last is not None and _same(last[0], here):  # as it mostly is: pickling takes 30 us
+        return last[1]
+    found = _packed(share, directory, here[7:12])
+    _captured = here, found
+    return found
+
+
+def _same(before: list[Any], now: list[Any]) -> bool:
+    # A decimal context compares by identity, which only costs the time to pickle it.
+    return all(one == other for one, other in zip(before, now, strict=True))
+
+
+def _environment() -> Any:
+    """Return the environment in a form that can be compared, as cheaply as can be."""
+    raw = getattr(os.environ, "_data", None)  # private; elsewhere it is decoded, name by name
+    return dict(os.environ) if raw is None else dict(raw)
+
+
+def _packed(share: int, directory: str | None, others: list[Any]) -> bytes:
     environment = dict(os.environ)
     for name in _THREADS:
         environment.setdefault(name, str(share))
     environment["PARALLELKIT_WORKERS"] = str(share)
     with contextlib.suppress(ValueError):  # joblib will say what is wrong with the user's own
         environment[_JOBLIB] = str(min(share, int(environment.get(_JOBLIB, share))))
-    try:
-        directory = os.getcwd()
-    except OSError:  # it was deleted
-        directory = None
     limits = (sys.getrecursionlimit(), sys.get_int_max_str_digits())
-    customs = (_decimals(), _float_errors(), _locale(), _family())
+    *customs, levels = others
     settings = (
-        *(_texts(sys.path), _texts(sys.argv), directory, environment, limits, customs),
-        *(_levels(), _filters()),
+        *(_texts(sys.path), _texts(sys.argv), directory, environment, limits, tuple(customs)),
+        *(levels, _filters()),
     )
     return pickle.dumps(settings, 5)
 
 
 def put_in_force(captured: bytes) -> None:
     """Make the surroundings of this process those that were captured."""
-    *place, levels, filters = pickle.loads(captured)
+    *place, levels, filters = _unpacked(captured)
     _move(*place)
     if levels or _levelled:
         _set_levels(levels)
@@ -82,8 +112,13 @@ def put_back(captured: bytes) -> None:
 
     Warnings and levels stay, or each run would show again what was shown before.
     """
-    *place, _, _ = pickle.loads(captured)
+    *place, _, _ = _unpacked(captured)
     _move(*place)
+
+
+@lru_cache(maxsize=1)
+def _unpacked(captured: bytes) -> Any:
+    return pickle.loads(captured)
 
 
 def _move(
@@ -103,11 +138,19 @@ def _move(
     _join(customs[3])
     if directory is not None:
         _enter(directory)
+    global _moved
+    if _moved is not None and _moved[0] is environment and _moved[1] == _environment():
+        return
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     for name, value in environment.items():
         if os.environ.get(name) != value:
             os.environ[name] = value
+    _moved = environment, _environment()
+
+
+_moved: tuple[dict[str, str], Any] | None = None
+"""The environment that was put in force last, as the caller has it and as it is compared here."""
 
 
 def _family() -> bytes | None:
@@ -224,7 +267,8 @@ def _calculate(decimals: Any, float_errors: dict[str, str] | None) -> None:
     if decimals is not None or "decimal" in sys.modules:
         import decimal
 
-        decimal.setcontext(decimals or decimal.Context())
+        # A copy, since what is in force is changed by who calculates.
+        decimal.setcontext(decimals.copy() if decimals else decimal.Context())
     if float_errors is not None or "numpy" in sys.modules:
         import numpy as np
 

@@ -90,8 +90,10 @@ class Names:
         """Whether someone said so: the caller of this class, or cloudpickle's user."""
         cloudpickle = sys.modules.get("cloudpickle")
         chosen = self.by_value
-        if cloudpickle is not None:
-            chosen = chosen | cloudpickle.list_registry_pickle_by_value()
+        # Another thread may be loading it just now.
+        registry = getattr(cloudpickle, "list_registry_pickle_by_value", None)
+        if registry is not None:
+            chosen = chosen | registry()
         return any(module == name or module.startswith(name + ".") for name in chosen)
 
 

@@ -144,10 +144,10 @@ class Desk:
         self.doomed.append(future)
         self.ring()
 
-    def leave(self) -> None:
+    def leave(self, at_once: bool = False) -> None:
         """Have the helper thread leave, as nobody is here any more; no lock, for finalizers."""
         self.closed = True
-        self.abandoned = self.hasty
+        self.abandoned = self.hasty or at_once
         self.ring()
 
     def cancel_all(self, spared: int = 0) -> None:

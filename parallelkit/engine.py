@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Callable, Generator
 from pickle import PicklingError
 from time import perf_counter
+from typing import cast
 from weakref import proxy
 
 from . import events
-from .backends import Backend, Block, Unlearned
+from .backends import Backend, Block, Reclaiming, Unlearned
 from .chunking import NOTABLE, Pace
 from .errors import InternalError, NoWorkers
 from .events import HOME, Event
@@ -175,6 +176,8 @@ class Engine:
         """Keep what belongs to an event but is not the run's to know."""
         if isinstance(event, events.Done):
             self.outcomes.keep(event, block)
+        elif isinstance(event, events.Reclaimed):
+            self.outcomes.reclaim(event.worker, event.stop)
         elif isinstance(event, events.Lost):
             assert self.backend is not None
             owed = self.outcomes.forget(event.worker)
@@ -200,6 +203,10 @@ class Engine:
                 self.events.append(events.Pulled(*self.source.pull(count)))
             case events.Start(count):
                 self._start(count)
+            case events.Reclaim(worker, keep):
+                cast(Reclaiming, self.backend).reclaim(worker, keep)
+            case events.Settle(worker):
+                cast(Reclaiming, self.backend).settle(worker)
             case events.Kill(worker):
                 self._kill(worker)
 

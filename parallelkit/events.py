@@ -76,7 +76,8 @@ class Done:
     """A worker finished its oldest chunk up to, not including, position `stop`.
 
     The chunk goes on where `stop` lies before its end: then this is the part finished so far, and
-    further ones follow (for `HOME`: the budget was spent, and the rest is handed back).  `seconds`
+    further ones follow (for `HOME`: the budget was spent, and the rest is handed back).  If it was
+    `cut` there, because it was reclaimed, nothing follows, and its rest was not begun.  `seconds`
     is the time this part took in the worker; the positions in `failed` raised, and those of them in
     `hopeless` are not to be tried again, whatever the limits say.  `carriage`, where it was
     measured, is what one item costs to pickle and unpickle, both ways together.
@@ -97,6 +98,18 @@ class Done:
     weight: int = 0  # bytes in which the outcomes travelled
     unsent: tuple[int, ...] = ()
     unreturned: tuple[int, ...] = ()
+    cut: bool = False
+
+
+@dataclass(slots=True)
+class Reclaimed:
+    """A worker begins nothing from position `stop` on, in the order in which it has its chunks.
+
+    What lies before `stop` it still answers for, and for all if `stop` is None.
+    """
+
+    worker: int
+    stop: int | None
 
 
 @dataclass(slots=True)
@@ -177,6 +190,29 @@ class Send:
 
 
 @dataclass(slots=True)
+class Reclaim:
+    """Have `worker` begin no more than the share `keep` of the items that it has not begun.
+
+    One item it keeps at least, so that every exchange leaves less to be done.
+    It may come to hear of it late, so what it gives up is told by the answer to `Settle`; or by a
+    `Done` that is cut, or by the last `Done` that it owed, when it was faster.
+    """
+
+    worker: int
+    keep: float
+
+
+@dataclass(slots=True)
+class Settle:
+    """Find out what `worker`, from which some was reclaimed, has begun; answer with `Reclaimed`.
+
+    There is no answer where a `Done` or `Lost` after which it holds nothing is on its way.
+    """
+
+    worker: int
+
+
+@dataclass(slots=True)
 class Kill:
     """End `worker` now; it answers with `Lost`."""
 
@@ -203,5 +239,18 @@ class Finish:
     """End the run: every outcome was given."""
 
 
-Event = Begin | Pulled | Joined | Refused | Offered | Done | Lost | Taken | Strained | Tick | Cancel
-Command = Pull | Start | Work | Send | Kill | Give | Fail | Finish
+Event = (
+    Begin
+    | Pulled
+    | Joined
+    | Refused
+    | Offered
+    | Done
+    | Reclaimed
+    | Lost
+    | Taken
+    | Strained
+    | Tick
+    | Cancel
+)
+Command = Pull | Start | Work | Send | Reclaim | Settle | Kill | Give | Fail | Finish

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import threading
 import time
 import weakref
@@ -303,14 +304,25 @@ def _attend(desk: Desk, terms: Terms) -> None:
 
 
 def _finish() -> None:
-    """At the interpreter's end: finish what was submitted."""
+    """At the interpreter's end: finish what was submitted, unless Ctrl-C is what ended it."""
     global _exiting
     _exiting = True
     waiting = tuple(_attending.copy().items())
     for _, (desk, _) in waiting:
-        desk.leave()
-    for thread, _ in waiting:
-        thread.join()
+        desk.leave(at_once=_interrupted())
+    try:
+        for thread, _ in waiting:
+            thread.join()
+    except KeyboardInterrupt:
+        for _, (desk, _) in waiting:
+            desk.leave(at_once=True)
+        raise
+
+
+def _interrupted() -> bool:
+    """Whether the script ended with the traceback of a Ctrl-C, which no worker takes for itself."""
+    at_a_prompt = hasattr(sys, "ps1")  # where the last traceback may be an old one
+    return not at_a_prompt and isinstance(getattr(sys, "last_value", None), KeyboardInterrupt)
 
 
 def _forget() -> None:

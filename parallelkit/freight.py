@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .arenas import Arena, Holder, Place
 from .arrays import LARGE
 from .leases import Berth
+from .telling import mention
 
 if TYPE_CHECKING:
     from .parcels import Parcel, Parcels
@@ -36,6 +37,12 @@ _SIZE = struct.Struct("<BQ")  # the mark, bytes of the manifest
 _NAMED = 16
 """References to an array from which it is taken to be named by several items at once.  One that is
 sent once has about six: its list, the chunk, and those who are pickling it."""
+
+NO_ROOM = (
+    "large data travels in messages, several times slower, because there is no room for it in "
+    "shared memory (memory, open files or a limit): python -m parallelkit tells more"
+)
+"""Said where what would have gone beside a pickle goes in it."""
 
 _MOST_PARCELS = 64  # of a run, for each takes descriptors; arrays beyond go with each chunk
 
@@ -88,6 +95,8 @@ class Hold:
         place = self.arena.place(view, self.holder)
         if place is not None:
             self.taken.append(place)
+        elif self.arena.usable():
+            mention(NO_ROOM)
         return place
 
     def _shared(self, view: memoryview) -> Place | None:
@@ -178,7 +187,9 @@ class Crate:
         contents = [*views, *(piece for _, piece in cuts)]
         packed = self.parcels.pack(contents) if contents else None
         places: list[Any]
-        if packed is None:  # there is no room
+        if packed is None:
+            if contents:
+                mention(NO_ROOM)
             places = [view.tobytes() for view in contents]
         else:
             self.packed.append(packed[0])

@@ -46,6 +46,7 @@ class Limits:
             number.
         backoff: How long an item that failed waits until it is tried again for the first time; each
             further time it waits twice as long, up to a minute.
+        stealing: What was handed out and not begun may be reclaimed: the backend can do that.
         grace: How long after a failure that ends the run the items before it are waited for, so
             that it ends with the failure a loop would have met first; None: until they are done.
     """
@@ -60,6 +61,7 @@ class Limits:
     ahead: int | None = None
     grace: float | None = 0.1
     backoff: float = 0.0
+    stealing: bool = False
 
 
 @dataclass(slots=True)
@@ -86,11 +88,13 @@ class Input:
     reached: int = 0
     stop: int | None = None
 
-    def begin(self, length: int | None, pulled: int) -> None:
-        """Record what is known when the run begins."""
+    def begin(self, length: int | None, pulled: int, done: int = 0) -> None:
+        """Record what is known when the run begins; the first `done` positions are not wanted."""
         self.length = length
         self.exhausted = length is not None and pulled >= length
         self._append(pulled)
+        if done:
+            self.take_waiting(done)
 
     def arrive(self, count: int, last: bool, now: float) -> None:
         """Record `count` items that were pulled."""
@@ -212,10 +216,11 @@ class Staff:
     """Who works besides the caller, and on what.
 
     `chunks` are what each worker holds, oldest first; a worker with none is in `idle`, one with
-    one in `half`.  `since` tells since when workers are on their oldest chunk, earliest first; it
-    is kept only if `timed`.  `allowed` is how many workers there may be, `losses` how many were
-    lost in a row for no reason that an item has given.  `strained` says that memory is short, and
-    `lone` that one of them has an item which must be the only one that runs.
+    one in `half`, unless it is to have no second.  `since` tells since when workers are on their
+    oldest chunk, those that have one, if `timed` the earliest first.  `allowed` is how many workers
+    there may be, `losses` how many were lost in a row for no reason that an item has given.
+    `strained` says that memory is short, and `lone` that one of them has an item which must be the
+    only one that runs.
     """
 
     allowed: int
@@ -251,18 +256,19 @@ class Staff:
         held.append(chunk)
         if len(held) == 1:
             self.half[worker] = None
-            if self.timed:
-                self.since[worker] = now
+            self.since[worker] = now
 
-    def finish(self, worker: int, stop: int, now: float) -> range:
-        """Record that `worker` finished its oldest chunk up to `stop` and return that part."""
+    def finish(self, worker: int, stop: int, now: float, cut: bool = False) -> range:
+        """Record that `worker` finished its oldest chunk up to `stop` and return that part.
+
+        Where it was `cut`, the rest is nobody's.
+        """
         held = self.chunks[worker]
         chunk = held[0]
         if self.timed:
             del self.since[worker]
-        if stop < chunk.stop:
+        if stop < chunk.stop and not cut:
             held[0] = range(stop, chunk.stop)
-            chunk = range(chunk.start, stop)
         else:
             held.popleft()
             if held:
@@ -270,9 +276,20 @@ class Staff:
             else:
                 self.half.pop(worker, None)
                 self.idle[worker] = None
-        if self.timed and held:
+        if held:
             self.since[worker] = now
-        return chunk
+        return range(chunk.start, stop) if stop < chunk.stop else chunk
+
+    def reclaim(self, worker: int, stop: int | None) -> list[range]:
+        """Record that `worker` begins nothing from `stop` on; return that, which is nobody's."""
+        held = self.chunks[worker]
+        parts = curtail(held, stop)
+        if not held:
+            self.half.pop(worker, None)
+            self.idle[worker] = None
+        elif len(held) == 1:
+            self.half[worker] = None
+        return parts
 
     def leave(self, worker: int) -> deque[range]:
         """Record that `worker` is gone and return what it held."""
@@ -307,6 +324,10 @@ class Home:
     unreturned: int = 0
     carried: int = 0
     closed: bool = False
+
+    def hold(self, chunk: range, since: float, watch: float) -> None:
+        """Record that the caller runs `chunk`."""
+        self.chunk, self.since, self.watch = chunk, since, watch
 
     def bind(self, block: range) -> None:
         """Leave `block`, which nobody runs now, to the caller."""
@@ -398,6 +419,23 @@ class Failures:
         """Return how long `position`, which failed just now, is to wait before it is repeated."""
         doublings = min(self.tries[position] - 1, MOST_DOUBLINGS)
         return min(backoff * 2.0**doublings, LONGEST_PAUSE)
+
+
+def curtail(held: deque[range], stop: int | None) -> list[range]:
+    """Take what comes from position `stop` on, in its order, off `held`; return it, last first.
+
+    None stands for the end of all.
+    """
+    if stop is None:
+        return []
+    for at, chunk in enumerate(held):
+        if chunk.start <= stop < chunk.stop:
+            later = [held.pop() for _ in range(len(held) - at)]
+            later[-1] = range(stop, chunk.stop)
+            if stop > chunk.start:
+                held.append(range(chunk.start, stop))
+            return later
+    return []
 
 
 def without(chunks: Sequence[range], suspects: range) -> list[range]:

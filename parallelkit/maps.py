@@ -93,18 +93,30 @@ def pmap(
     knobs = (workers, chunksize, backend, timeout, retries, retry_on, backoff, on_error, seed)
     if _usual((*knobs, worker_state, max_memory)) and _mappable(fn, iterables):
         return _loop(fn, iterables)
-    from .calls import begin
     from .options import Options, check_call, plan
-    from .outcomes import Work
 
     checked = plan(Options(*knobs, worker_state, max_memory))
     check_call("pmap", fn, iterables)
+    _prepare(checked, backend)
+    from .calls import begin
+    from .outcomes import Work
+
     work = Work(fn, worker_state, None, checked.seed, checked.retry_on)
     engine = begin(checked, work, source(iterables))
     results: list[R] = []
     if checked.on_error == "raise":  # else it may leave out items, and not tell where it ends
         engine.home.sink = results
     return _collected(engine, results, checked)
+
+
+def _prepare(checked: Plan, backend: Any) -> None:
+    """Have what workers need made ready while the rest is loaded, if they are sure to be wanted."""
+    place = os.environ.get("PARALLELKIT_BACKEND") if backend is None else backend
+    ours = not place or (isinstance(place, str) and place == "processes")
+    if ours and not checked.home:
+        from .ahead import prepare
+
+        prepare()
 
 
 def _usual(knobs: tuple[Any, ...]) -> bool:
@@ -129,7 +141,11 @@ def _loop(fn: Callable[..., R], iterables: tuple[Iterable[Any], ...]) -> list[R]
     """Return what a `pmap` without options does: the loop, until workers would end it sooner."""
     items = source(iterables)
 
-    def open_engine(home: Home) -> Engine:
+    def open_engine(home: Home, shared: bool) -> Engine:
+        if shared:
+            from .ahead import prepare
+
+            prepare()
         from .calls import begin
         from .options import Options, plan
         from .outcomes import Work
@@ -194,17 +210,19 @@ def imap(
     """
     knobs = (workers, chunksize, backend, timeout, retries, retry_on, backoff, on_error, seed)
     from .options import Options, check_call, plan
-    from .outcomes import Work
 
     checked = plan(Options(*knobs, worker_state, max_memory))
     check_call("imap", fn, iterables)
+    from .outcomes import Work
+
     work = Work(fn, worker_state, None, checked.seed, checked.retry_on)
-    return _results(checked, work, iterables, ordered)
+    return _results(checked, work, iterables, ordered, backend)
 
 
 def _results(
-    checked: Plan, work: Work, iterables: tuple[Iterable[Any], ...], ordered: bool
+    checked: Plan, work: Work, iterables: tuple[Iterable[Any], ...], ordered: bool, backend: Any
 ) -> Iterator[Any]:
+    _prepare(checked, backend)
     import contextlib
 
     from .calls import begin, conclude

@@ -17,6 +17,7 @@ from .errors import ItemTimeout, ParallelError, WorkerDied, shortened
 from .events import Done
 from .failures import inscribe, note, uninscribe, variables
 from .folding import fold
+from .ledgers import curtail
 from .records import dataclass
 from .source import Source
 
@@ -111,6 +112,12 @@ class Outcomes:
         """Expect nothing more from `worker`; return what it owed, None if it is forgotten."""
         return self.sent.pop(worker, None)
 
+    def reclaim(self, worker: int, stop: int | None) -> None:
+        """Expect nothing from `stop` on, in the order of its chunks, from `worker`."""
+        chunks = self.sent.get(worker)
+        if chunks is not None:
+            curtail(chunks, stop)
+
     def keep(self, event: Done, block: Block | None) -> None:
         """Store the outcomes of a part in the pieces in which the run will give them.
 
@@ -120,11 +127,11 @@ class Outcomes:
         if chunks is None:  # it finished in the moment it was ended for being late
             return
         start = chunks[0].start
-        if event.stop == chunks[0].stop:
+        if event.cut or event.stop == chunks[0].stop:
             chunks.popleft()
         else:
             chunks[0] = range(event.stop, chunks[0].stop)
-        if block is None:  # doubtful: its items run again
+        if block is None:  # doubtful: its items run again; or there are none
             return
         if not event.failed:
             self.blocks[start] = block

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from parallelkit.ledgers import Failures, Home, Input, Limits, Output, Staff
 from parallelkit.records import dataclass
+from parallelkit.stealing import Stealing
 
 
 @dataclass(slots=True)
@@ -20,11 +21,12 @@ class Outlook:
     staff: Staff
     home: Home
     output: Output
+    stealing: Stealing
     failures: Failures
 
     def deadline(self) -> float | None:
         """Return the earliest time at which a `Tick` changes anything, or None."""
-        times = [self.home.watch, self.failures.until]
+        times = [self.home.watch, self.failures.until, self.stealing.deadline()]
         if self.stock.resting:
             times.append(self.stock.resting[0][0])
         if self.limits.timeout is not None and self.staff.since:
@@ -84,6 +86,19 @@ class Outlook:
         staff = self.staff
         loads = {worker: len(chunks) for worker, chunks in staff.chunks.items()}
         assert set(staff.idle) == {worker for worker, load in loads.items() if load == 0}, "idle"
-        assert set(staff.half) == {worker for worker, load in loads.items() if load == 1}, "half"
+        half = {worker for worker, load in loads.items() if load == 1} - set(self.stealing.owed)
+        assert set(staff.half) == half, "half"
         assert staff.starting >= 0, "more workers came than were asked for"
         assert not (staff.timed and set(staff.since) - set(staff.chunks)), "a clock runs for nobody"
+        self._audit_stealing(loads)
+
+    def _audit_stealing(self, loads: dict[int, int]) -> None:
+        stealing = self.stealing
+        assert self.limits.stealing or not stealing.begun, "work is taken where it cannot be"
+        assert set(stealing.asked) <= set(stealing.owed), "an answer is due from nobody"
+        assert all(loads.get(worker) for worker in stealing.owed), "the idle owe work"
+        assert stealing.promised == sum(stealing.owed.values()), "what is owed is miscounted"
+        owing = {worker for worker, count in stealing.owed.items() if count}
+        assert not owing & set(stealing.ends), "a worker is asked while it is asked"
+        wrong = "the idle are expected to be busy"
+        assert set(stealing.ends) <= {worker for worker, load in loads.items() if load}, wrong

@@ -6,9 +6,10 @@ What an item costs is `chunking`'s to know, and acting on the answers is `schedu
 
 from __future__ import annotations
 
-from parallelkit.chunking import Pace
+from parallelkit.chunking import PROBE, Pace
 from parallelkit.ledgers import Home, Input, Limits, Output, Staff
 from parallelkit.records import dataclass
+from parallelkit.stealing import Stealing
 
 SHORT = 250  # a second chunk may wait in a worker behind one of at most so many journeys, which
 # hides the journey; queues deeper or slower than that strand work (benchmarks.simulate)
@@ -29,19 +30,23 @@ class Portions:
     staff: Staff
     home: Home
     output: Output
+    stealing: Stealing
 
     def size(self) -> int:
         """Return how many items the next chunk should have."""
         limits, stock = self.limits, self.stock
         if limits.timeout is not None:
             return 1  # a timeout is promised per item, so an item is what must be killable
+        if self.stealing.served and self.staff.idle and stock.exhausted:
+            served = min(self.stealing.served, len(self.staff.idle))  # it was reclaimed for so many
+            return min(-(-stock.queued // served) or 1, limits.chunksize or stock.queued)
         if limits.chunksize is not None:
             return limits.chunksize
         left = stock.queued if stock.exhausted else stock.left()
         if left is None:  # as much is to be expected as was seen
             left = max(self.pace.seen, stock.queued)
         staff = self.staff
-        return self.pace.chunk(left, len(staff.chunks) + staff.starting or 1)
+        return self.pace.chunk(left, len(staff.chunks) + staff.starting or 1, limits.stealing)
 
     def short(self, size: int) -> bool:
         """Return whether a chunk of `size` may wait in a worker behind another."""
@@ -140,6 +145,19 @@ class Portions:
 
     def _turn(self) -> int:
         return self.pace.turn(self.pace.budget())
+
+    def own(self) -> tuple[int, float]:
+        """Return how many items the caller should run itself now, and for how many seconds."""
+        stock, alone = self.stock, self.alone()
+        budget = self.pace.budget() if alone else PROBE
+        if self.home.bound:
+            return self.pace.turn(budget), budget
+        if not stock.waiting or (alone and stock.asked is not None):
+            return 0, budget
+        if not alone and not self.helps(budget):
+            return 0, budget
+        size = self.pace.turn(budget)
+        return size if self.limits.ahead is None else self.admitted(size, self.size()), budget
 
     def helps(self, budget: float) -> bool:
         """Return whether the caller should run items while workers are on their way."""

@@ -5,15 +5,12 @@ no outcome, no process, no thread and no clock: items are known by their positio
 the time is a number handed in with each event.  So one history of events always gives the same
 commands, a test can play a thousand workers in a moment, and every backend shares one scheduler.
 
-Here are the decisions; `ledgers` remembers, `portions` says how much, `outlook` how far a run is
-and until when it waits, and `chunking` knows prices.
-Promises, which `Run.check` verifies:
+Decisions are made here; `ledgers` remembers, `portions` says how much, `outlook` how far a run is
+and how long it waits, `chunking` knows prices.  Promises, which `Run.check` verifies:
 
 - a pulled position is queued, resting, bound for home, held by one worker or by the caller, ready,
-  or given, and never two of these (past the position of a failure that ends the run, it may also be
-  forgotten);
-- until `Finish` or `Fail` some command is unanswered or a time is set: a run never waits for
-  nobody.
+  or given, and never two of these (behind a failure that ends the run, it may be forgotten);
+- until `Finish` or `Fail` some command is unanswered or a time is set.
 """
 
 from __future__ import annotations
@@ -38,8 +35,10 @@ from parallelkit.events import (
     Pull,
     Pulled,
     Reason,
+    Reclaimed,
     Refused,
     Send,
+    Settle,
     Start,
     Strained,
     Taken,
@@ -49,6 +48,7 @@ from parallelkit.events import (
 from parallelkit.ledgers import Failures, Home, Input, Limits, Output, Staff, without
 from parallelkit.outlook import Outlook
 from parallelkit.portions import Portions
+from parallelkit.stealing import Stealing
 
 __all__ = ["Limits", "Run", "split"]
 
@@ -72,24 +72,24 @@ class Run:
         "limits",
         "outlook",
         "output",
-        "pace",
         "portions",
         "staff",
+        "stealing",
         "story",
     )
 
     def __init__(self, limits: Limits, pace: Pace | None = None) -> None:
         self.limits = limits
-        self.pace = pace or Pace()
+        pace = pace or Pace()
         self.input = Input()
         self.staff = Staff(limits.workers, timed=limits.timeout is not None)
         self.home = Home()
         self.output = Output(limits.ordered)
         self.failures = Failures()
-        self.portions = Portions(limits, self.pace, self.input, self.staff, self.home, self.output)
-        self.outlook = Outlook(
-            limits, self.input, self.staff, self.home, self.output, self.failures
-        )
+        self.stealing = Stealing(pace, self.staff)
+        ledgers = self.input, self.staff, self.home, self.output, self.stealing
+        self.portions = Portions(limits, pace, *ledgers)
+        self.outlook = Outlook(limits, *ledgers, self.failures)
         self.ended = False
         self.story: deque[tuple[float, Event, list[Command]]] = deque(maxlen=STORY)
         self._out: list[Command] = []
@@ -110,6 +110,11 @@ class Run:
         return out
 
     @property
+    def pace(self) -> Pace:
+        """What items cost."""
+        return self.portions.pace
+
+    @property
     def deadline(self) -> float | None:
         """The earliest time at which a `Tick` changes anything, or None."""
         return None if self.ended else self.outlook.deadline()
@@ -125,6 +130,8 @@ class Run:
             self.input.arrive(event.count, event.last, now)
         elif isinstance(event, Taken):
             self.output.taken += event.count
+        elif isinstance(event, Reclaimed):
+            self._reclaimed(event, now)
         else:
             self._record_rare(event, now)
 
@@ -133,7 +140,11 @@ class Run:
     ) -> None:
         staff = self.staff
         if isinstance(event, Begin):
-            self._begin(event, now)
+            self.input.begin(event.length, event.pulled, event.done)
+            self.output.given = self.output.taken = event.done
+            staff.hired = not self.limits.home
+            if event.held:  # and has been for a while
+                self.home.hold(self.input.take_waiting(event.held), now - PROBE, now)
         elif isinstance(event, Tick):
             self._tick(now)
         elif isinstance(event, Lost):
@@ -148,24 +159,12 @@ class Run:
         else:
             self._end(Fail(self.outlook.first(), "cancelled"))
 
-    def _begin(self, event: Begin, now: float) -> None:
-        self.input.begin(event.length, event.pulled)
-        self.staff.hired = not self.limits.home
-        if event.done:
-            self.input.take_waiting(event.done)
-            self.output.given = self.output.taken = event.done
-        if event.held:
-            self.home.chunk = self.input.take_waiting(event.held)
-            # Whoever says so now has waited for it.
-            self.home.since, self.home.watch = now - PROBE - OVERDUE, now
-
     def _done(self, event: Done, now: float) -> None:
         worker, stop, failed = event.worker, event.stop, event.failed
         if worker == HOME:
             part = self._returned(stop)
         elif worker in self.staff.chunks:
-            part = self.staff.finish(worker, stop, now)
-            self.staff.losses = 0
+            part = self._finished(event, now)
         else:  # it finished in the moment it was killed for being late
             return
         if event.doubtful:
@@ -176,13 +175,33 @@ class Run:
             self.pace.observe(ran, event.seconds, event.carriage)
             if event.weight > NOTABLE:
                 self.pace.weigh(ran, event.weight)
-        if not failed:
-            self._ready(part)
-        else:
+        if failed:
             self._sort_out(event, part, now)
+        elif part:
+            self._ready(part)
         if worker != HOME and self.limits.home:
             lost = len(event.unreturned)
             self.home.count(ran - lost, len(event.unsent), lost)
+
+    def _finished(self, event: Done, now: float) -> range:
+        """Return the part of a worker's chunk that it has run."""
+        staff, worker, stop = self.staff, event.worker, event.stop
+        if event.cut:
+            self.input.put_back(range(stop, staff.chunks[worker][0].stop))
+        part = staff.finish(worker, stop, now, event.cut)
+        staff.losses = 0
+        if self.stealing.begun:
+            self.stealing.heard(worker, len(part), event.seconds)
+        return part
+
+    def _reclaimed(self, event: Reclaimed, now: float) -> None:
+        """Take back what a worker has not begun."""
+        worker = event.worker
+        if self.stealing.owed.get(worker):
+            parts = self.staff.reclaim(worker, event.stop)
+            for part in parts:
+                self.input.put_back(part)
+            self.stealing.settled(worker, sum(map(len, parts)), now)
 
     def _sort_out(self, event: Done, part: range, now: float) -> None:
         """Find out what is to become of a part of which some positions failed."""
@@ -225,6 +244,7 @@ class Run:
     def _drop(self, event: Lost, now: float) -> None:
         """Hand what a dead worker held to others, except for what may have killed it."""
         held, suspects = self.staff.leave(event.worker), event.suspects
+        self.stealing.release(event.worker)
         for part in without(held, suspects):
             if self.staff.lone:
                 self.input.isolate(part.start)
@@ -259,6 +279,8 @@ class Run:
         if self.limits.timeout is not None:
             for worker in self.staff.late(now, self.limits.timeout):
                 self._kill(worker, now)
+        for worker in self.stealing.settling(now):
+            self._out.append(Settle(worker))
         home = self.home
         if home.watch is not None and now >= home.watch:
             elapsed = now - home.since
@@ -272,6 +294,7 @@ class Run:
     def _kill(self, worker: int, now: float) -> None:
         """End a worker whose item is late."""
         first, *others = self.staff.leave(worker)
+        self.stealing.release(worker)
         self.staff.dying.add(worker)
         self._out.append(Kill(worker))
         for chunk in reversed([first[1:], *others]):
@@ -303,6 +326,7 @@ class Run:
 
     def _advance(self, now: float) -> None:
         staff, stock = self.staff, self.input
+        self.stealing.due = None
         if stock.resting:
             stock.wake(now)
         if self.output.given == stock.pulled and stock.exhausted:
@@ -311,8 +335,8 @@ class Run:
         if self.failures.first is not None and self.outlook.settled(self.failures.first, now):
             self._end(Fail(self.failures.first, self.failures.reason))
             return
-        if not staff.hired:
-            self._consider()
+        if not staff.hired and self.home.chunk is None:  # between two turns of the caller
+            staff.hired = self.pace.worthwhile(stock.left(), staff.allowed)
         elif staff.lone and not staff.busy():
             staff.lone = False
         if staff.hired and len(staff.chunks) < staff.allowed:
@@ -332,7 +356,15 @@ class Run:
         if not stock.exhausted:
             self._pull(now)
         if self.limits.home and self.home.chunk is None:
-            self._work(now)
+            size, budget = self.portions.own()
+            if size:
+                self._turn(size, budget, now)
+        if staff.idle and self.limits.stealing and self._starved():
+            self._out.extend(self.stealing.look(now))
+
+    def _starved(self) -> bool:
+        """Return whether there is nothing in prospect for the idle but what others have."""
+        return self.input.asked is None and self.failures.first is None and not self.home.closed
 
     def _spare(self, now: float) -> None:
         """Hand out one item once nobody has any, so that it has all memory to itself."""
@@ -348,16 +380,9 @@ class Run:
         if not stock.exhausted:
             self._pull(now)
 
-    def _consider(self) -> None:
-        """Decide, between two turns of the caller, whether workers are worth starting."""
-        if self.home.chunk is None:
-            left = self.input.left()
-            self.staff.hired = self.pace.worthwhile(left, self.staff.allowed)
-
     def _hire(self) -> None:
         """Start as many workers as there are items for, if they are worth it."""
-        count = self.portions.missing()
-        if count > 0:
+        if (count := self.portions.missing()) > 0:
             self.staff.starting += count
             self._out.append(Start(count))
 
@@ -382,6 +407,8 @@ class Run:
         worker = workers.popitem()[0]
         chunk = self.input.take(size)
         self.staff.send(worker, chunk, now)
+        if self.stealing.begun:
+            self.stealing.sent(worker)
         self._out.append(Send(worker, chunk))
 
     def _pull(self, now: float) -> None:
@@ -389,28 +416,9 @@ class Run:
         stock = self.input
         if stock.asked is not None or stock.stop is not None:
             return
-        count = self.portions.ask()
-        if count > 0:
+        if (count := self.portions.ask()) > 0:
             stock.asked = now
             self._out.append(Pull(count))
-
-    def _work(self, now: float) -> None:
-        """Have the caller run some items itself, where that helps."""
-        stock, portions = self.input, self.portions
-        alone = portions.alone()
-        budget = self.pace.budget() if alone else PROBE
-        if self.home.bound:
-            self._turn(self.pace.turn(budget), budget, now)
-            return
-        if not stock.waiting or (alone and stock.asked is not None):
-            return
-        if not alone and not portions.helps(budget):
-            return
-        size = self.pace.turn(budget)
-        if self.limits.ahead is not None:
-            size = portions.admitted(size, portions.size())
-        if size:
-            self._turn(size, budget, now)
 
     def _turn(self, size: int, budget: float, now: float) -> None:
         """Have the caller run up to `size` items, those first that nobody else can."""

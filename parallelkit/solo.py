@@ -8,7 +8,7 @@ a short script that is what the whole call costs.
 
 from __future__ import annotations
 
-from time import perf_counter
+from time import perf_counter, thread_time
 
 from . import learned
 from .guard import Guard
@@ -26,14 +26,16 @@ if TYPE_CHECKING:
 
 PROBE = 1e-3  # seconds that the caller runs items before anything is decided
 PATIENCE = 2e-3  # seconds longer than a turn should take after which others take over the rest
+FAST = 5e-6  # seconds of an item below which it cannot have waited, only been interrupted
 AT_ONCE = 4096  # items of an iterator that are pulled before they are run
 FEW = 16  # the least, to be shared if the first of them is a long one
 PULLING = 1e-3  # seconds of pulling after which these are fewer
 
 
 class Solo:
-    """One call.  `open_engine` makes the engine that takes over.
+    """One call.
 
+    `open_engine` makes the engine that takes over, told whether workers are sure to be wanted.
     `results` is the list that the caller is to have in the end.
     """
 
@@ -41,7 +43,7 @@ class Solo:
         self,
         fn: Callable[..., Any],
         source: Source,
-        open_engine: Callable[[Home], Engine],
+        open_engine: Callable[[Home, bool], Engine],
     ) -> None:
         self.source = source
         self.open_engine = open_engine
@@ -55,18 +57,21 @@ class Solo:
         self.pulling = 1
         self.ended = source.length is not None and source.at_hand >= source.length
         self.brief = False  # whether nobody need watch
+        self.began = 0.0  # by the clock of this thread
 
     def run(self) -> Engine | None:
         """Run items to the end; or return the engine that is to go on, which knows how far it is.
 
         What the function raises is the engine's to tell.
         """
+        self.began = thread_time()
         costs = learned.recall(self.key)
         if costs is not None:
             length = self.source.length
             self.brief = length is not None and costs[0] * length < PROBE
-            if not self.brief and self._pays(costs):
-                return self._opened()
+            # What carrying an item costs is only guessed if it was never weighed.
+            if not self.brief and costs[1] is not None and self._pays(costs):
+                return self._shared()
         guard = Guard(self)
         try:
             return self._run(guard)
@@ -95,7 +100,7 @@ class Solo:
             if not (self.ended and len(results) == source.at_hand):
                 self.brief = False  # it has turned out otherwise
                 if self._pays(None):
-                    return self._opened()
+                    return self._shared()
         if source.error is not None:
             return self._opened()
         self._conclude()
@@ -138,7 +143,7 @@ class Solo:
             item, carriage, weight = costs or (None, None, 0.0)
             pace = self.pace = Pace(item=item, launch=0.0, carriage=carriage, weight=weight)
         if costs is None:
-            pace.seen, pace.seconds, pace.item = count, home.seconds, home.seconds / count
+            pace.seen, pace.seconds, pace.item = count, home.seconds, self._price()
         self.budget = pace.budget()
         return self._worthwhile(pace)
 
@@ -164,18 +169,33 @@ class Solo:
         else:
             before = learned.recall(self.key)
             known = (None, 0.0) if before is None else before[1:]
-        learned.remember(self.key, (self.home.seconds / count or 1e-9, *known))
+        learned.remember(self.key, (self._price(), *known))
+
+    def _price(self) -> float:
+        """Return the seconds that an item takes.
+
+        On a busy machine fast ones seem to take several times as long, which no worker would mend.
+        """
+        count = len(self.results)
+        item = self.home.seconds / count
+        if item < FAST:
+            item = min(item, (thread_time() - self.began) / count)
+        return max(item, 1e-9)
 
     # An engine takes over.
 
-    def _opened(self) -> Engine:
+    def _shared(self) -> Engine:
+        """Return an engine that is to share the work."""
+        return self._opened(shared=True)
+
+    def _opened(self, shared: bool = False) -> Engine:
         """Return an engine that knows how far the caller is."""
-        engine, count = self.open_engine(self.home), len(self.results)
+        engine, count = self.open_engine(self.home, shared), len(self.results)
         engine.begin_with(count)
         pace = engine.run.pace
         if count:
-            pace.seen, pace.seconds = count, self.home.seconds
-            pace.item = pace.seconds / count or 1e-9
+            pace.seen, pace.item = count, self._price()
+            pace.seconds = count * pace.item
         if self.pace is not None:
             pace.carriage = self.pace.carriage
         return engine

@@ -1,4 +1,4 @@
-"""Warns the user, at the line of theirs that led here."""
+"""Warns the user, at the line of theirs that led here, and mentions what only costs time."""
 
 from __future__ import annotations
 
@@ -17,3 +17,21 @@ def warn(message: str, category: type[Warning]) -> None:
     while frame is not None and frame.f_code.co_filename.startswith(_HERE):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
+
+
+_mentioned: set[str] = set()
+
+
+def mention(message: str) -> None:
+    """Log a message, once in this process, where the user has asked to hear such things.
+
+    The logger is called `parallelkit`, and the level INFO: nothing is wrong.  Whoever has not
+    loaded `logging`, which takes 10 ms, has not asked.
+    """
+    logging = sys.modules.get("logging")
+    if logging is None or message in _mentioned:
+        return
+    log = logging.getLogger("parallelkit")
+    if log.isEnabledFor(logging.INFO):
+        _mentioned.add(message)
+        log.info(message)

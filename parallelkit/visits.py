@@ -67,6 +67,8 @@ class Fed(Pulled):
 class Lodging(Processes):
     """Worker processes held on leases, which end one by one."""
 
+    brisk = False
+
     def __init__(self, checked: Plan, work: Work, trunk: Trunk, rota: Rota, run: int) -> None:
         super().__init__(*staffing(checked, work))
         self.selector.close()

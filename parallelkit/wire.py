@@ -7,6 +7,7 @@ sockets would wait for ever.  What the bodies mean is left to others.
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 from collections import deque
@@ -24,8 +25,9 @@ _TOGETHER = 64  # pieces written at once: far below any system's limit of 1024
 
 # From the caller to a worker.
 RUN, LEARN, CHUNK, END = range(1, 5)
-# From a worker to the caller.
-READY, JOINED, DONE, BROKEN = range(11, 15)
+# From a worker to the caller.  A chunk that is `CUT` is done up to where it may be, and what is
+# `SKIPPED` may not be run at all.
+READY, JOINED, DONE, BROKEN, CUT, SKIPPED = range(11, 17)
 
 DOUBTFUL = -1
 """In place of the number of failures in a `DONE`: the items must be sent again one by one."""
@@ -33,7 +35,11 @@ DOUBTFUL = -1
 STRANDED = -2
 """The same, and without freight: it cannot be had there."""
 
-_KINDS = frozenset((RUN, LEARN, CHUNK, END, READY, JOINED, DONE, BROKEN))
+ASHORE, AGAIN = 1.0, 2.0
+"""What a `CHUNK` has in the place of seconds, or their sum: nothing may travel beside the answer;
+it begins a run like the one before."""
+
+_KINDS = frozenset((RUN, LEARN, CHUNK, END, READY, JOINED, DONE, BROKEN, CUT, SKIPPED))
 _LARGEST = 1 << 48  # bytes of a body: more than any memory has, so it is no message
 GARBLED = "wrote to a descriptor that is not its own, and so had to be ended,"
 """What became of an end whose function wrote into the socket."""
@@ -125,7 +131,7 @@ class Outbox:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self._waiting: deque[memoryview] = deque()
+        self._waiting: deque[bytes | bytearray | memoryview] = deque()
 
     def __bool__(self) -> bool:
         """Whether something waits for room in the socket."""
@@ -133,7 +139,7 @@ class Outbox:
 
     def put(self, pieces: Iterable[bytes | bytearray]) -> None:
         """Keep `pieces`, in order, for the next `flush`."""
-        self._waiting.extend(memoryview(piece) for piece in pieces)
+        self._waiting.extend(pieces)
 
     def flush(self) -> None:
         """Write what the socket takes now.  An end that is gone is left for `Reader` to tell."""
@@ -144,7 +150,7 @@ class Outbox:
                 while waiting and sent >= len(waiting[0]):
                     sent -= len(waiting.popleft())
                 if sent:
-                    waiting[0] = waiting[0][sent:]
+                    waiting[0] = memoryview(waiting[0])[sent:]
         except BlockingIOError:
             return
         except OSError:
@@ -152,6 +158,20 @@ class Outbox:
 
     def _send(self) -> int:
         # Together, because each write may wake the reader, which costs more than the writing.
-        if len(self._waiting) == 1 or not hasattr(self.sock, "sendmsg"):  # Windows has none
-            return self.sock.send(self._waiting[0])
-        return self.sock.sendmsg(islice(self._waiting, _TOGETHER))
+        waiting = self._waiting
+        if len(waiting) > 1 and sum(map(len, waiting)) < DIRECT:
+            joined = b"".join(waiting)
+            waiting.clear()
+            waiting.append(joined)
+        if len(waiting) == 1 or not hasattr(self.sock, "sendmsg"):  # Windows has none
+            return self.sock.send(waiting[0])
+        return self.sock.sendmsg(islice(waiting, _TOGETHER))
+
+
+def readable(sock: socket.socket, timeout: float) -> bool:
+    """Return whether there is something to receive within `timeout` seconds."""
+    if not hasattr(select, "poll"):  # Windows, where numbers of sockets may be as high as they like
+        return bool(select.select([sock], [], [], timeout)[0])
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return bool(poller.poll(timeout * 1000))

@@ -44,6 +44,10 @@ takes 2 us (measured), so it costs fast items 2 % at most.  If a worker dies, th
 stamp are run again one by one to find the one that killed it."""
 
 
+LULL = 0.02
+"""Seconds without a message after which a worker looks whether the run is over.  If not it looks
+again when as much time has passed as it has waited so far, which is seldom, however long it is."""
+
 TIRED = 10.0
 """Seconds without a run after which the pages of the arena go back to the system."""
 
@@ -57,6 +61,7 @@ class Settings(NamedTuple):
     urgent: bool = True  # a failure is sent at once, since it ends the run
     max_memory: int | None = None  # bytes that the function may take
     timed: bool = False  # no chunk is sent before the worker says that it is ready to run it
+    hushed: bool = False  # the worker need not say so, since chunks are sent all the same
 
 
 class Job:
@@ -152,12 +157,14 @@ class Worker:
         self.pid = os.getpid()
         self.arena = Arena()
         self.berth = Berth()
-        self.job = Job(Settings(), None, self.berth)
+        self.none = Job(Settings(), None, self.berth)
+        self.job = self.none
         self.context: bytes | None = None
+        self.resting = False  # whether the run is over, and another like it may follow
 
     def serve(self) -> None:
         """Do as the caller says until it closes the socket, or says nothing for `IDLE` seconds."""
-        obey = {
+        obey: dict[int, Callable[[Message], None]] = {
             wire.RUN: self.begin,
             wire.LEARN: self.learn,
             wire.CHUNK: self.chunk,
@@ -167,6 +174,8 @@ class Worker:
         idle = 0.0
         while idle < IDLE:
             try:
+                if self.job.settings.run and not self.resting:
+                    self.wait()
                 for message in self.reader.read():
                     obey[message.kind](message)
                 idle = 0.0
@@ -176,6 +185,18 @@ class Worker:
             except (EOFError, OSError):  # the caller is gone
                 break
         self.arena.leave()
+
+    def wait(self) -> None:
+        """Wait for the next message of a run, or its end, of which there may be none."""
+        timeout = LULL
+        while not wire.readable(self.sock, timeout):
+            if self.slot.left(self.job.settings.run):
+                self.end()
+                return
+            if self.slot.left(-self.job.settings.run):
+                self.rest()
+                return
+            timeout *= 2
 
     def say(self, message: Message) -> None:
         """Send a message, unless this is a copy of the worker that the function forked."""
@@ -192,6 +213,8 @@ class Worker:
 
     def begin(self, message: Message) -> None:
         """Make ready for a run."""
+        if self.job.settings.run:  # it is over, then
+            self.tidy()
         self.sock.settimeout(None)
         settings = Settings(*pickle.loads(message.body))
         if settings.context is not None:
@@ -202,15 +225,39 @@ class Worker:
         arena = self.arena if settings.max_memory is None else None
         self.job = Job(settings, arena, self.berth)
 
-    def end(self, _: Message) -> None:
-        """Forget the run, and with it everything that its function holds."""
-        self.job = Job(Settings(), None, self.berth)
+    def end(self, _: Message | None = None) -> None:
+        """Forget the run, and wait for the next."""
+        self.tidy()
+        self.nap(0.0)
+
+    def rest(self) -> None:
+        """Wait for the next run, which may be like this one, and so begin with a chunk."""
+        self.resting = True
+        self.settle()
+        self.nap(0.0)
+
+    def resume(self) -> None:
+        """Go on with a run like the last."""
+        if self.resting:
+            self.resting = False
+            self.sock.settimeout(None)
+        else:
+            self.settle()
+        lending.begin()
+
+    def tidy(self) -> None:
+        """Forget everything that the function of the run held, and what it has done to us."""
+        self.job = self.none
+        self.resting = False
         if self.berth.parcels:  # functions that name each other are in cycles, with what they hold
             gc.collect()
+        self.settle()
+
+    def settle(self) -> None:
+        """Undo what the function of the run has done to us."""
         lending.end()
         if self.context is not None:  # now, when nobody waits: the function may have moved us
             put_back(self.context)
-        self.nap(0.0)
 
     def learn(self, message: Message) -> None:
         """Take in a definition; if that fails, the run cannot be: say why."""
@@ -223,13 +270,16 @@ class Worker:
             self.job.broken = pack_error(error, self.job.replica)
             self.say(Message(wire.BROKEN, self.job.broken, run))
         else:
-            if first:
+            if first and not self.job.settings.hushed:
                 self.say(Message(wire.JOINED, b"", run))
 
     def chunk(self, message: Message) -> None:
         """Run one chunk and send its outcomes."""
+        self.slot.turn()
         if self.job.broken is not None:
             return
+        if message.seconds >= wire.AGAIN:
+            self.resume()
         start, count = message.first, message.second
         lending.turn()
         self.slot.stamp(start, count, perf_counter_ns())  # unpickling can kill too
@@ -245,19 +295,31 @@ class Worker:
 
         A chunk that cannot be unpickled is asked for again item by item, to find which it is.
         """
-        self.job.replica.laden = not message.seconds
+        self.job.replica.laden = message.seconds % wire.AGAIN != wire.ASHORE
         try:
             columns = self.job.confined(self.job.replica.loads, message.body)
         except Stranded:
-            self.say(Message(wire.DONE, b"", start + count, wire.STRANDED))
+            self.refuse(start, start + count, b"", wire.STRANDED)
         except BaseException as error:  # an item's own __setstate__ can raise anything
-            if count > 1:
-                self.say(Message(wire.DONE, b"", start + count, wire.DOUBTFUL))
-                return
-            body = self.job.pack_failed(1, pack_error(error, self.job.replica), unsent=(0,))
-            self.say(Message(wire.DONE, body, start + 1, 1))
+            body, why = b"", wire.DOUBTFUL
+            if count == 1:
+                body = self.job.pack_failed(1, pack_error(error, self.job.replica), unsent=(0,))
+                why = 1
+            self.refuse(start, start + count, body, why)
         else:
             self.work(start, count, self.job.calls(columns, start), len(columns) == 1)
+
+    def refuse(self, start: int, stop: int, body: bytes, why: int) -> None:
+        """Say that a chunk, as far as it is still this worker's, cannot be run."""
+        end = self.slot.claim(stop)
+        if end > start:
+            self.say(Message(wire.DONE if end == stop else wire.CUT, body, end, why))
+        else:
+            self.skip()
+
+    def skip(self) -> None:
+        """Say that nothing, or nothing more, came of a chunk that was taken back."""
+        self.say(Message(wire.SKIPPED, b"", self.job.settings.run, self.slot.number))
 
     def work(self, start: int, count: int, calls: Iterator[Any], single: bool) -> None:
         """Call the function on each of `count` items and send the outcomes, in parts if slow."""
@@ -269,10 +331,16 @@ class Worker:
         began = sent = perf_counter()
         while position < stop:
             size = min(job.stride, stop - position)
+            end = slot.claim(position + size)
+            if end < position + size:  # the rest was taken back
+                stop = max(end, position)
+                size = stop - position
+                if not size:
+                    break
             slot.stamp(position, size, perf_counter_ns())
             before = len(values)
             try:
-                job.confined(run, job.fn, islice(calls, size), values.append)
+                job.confined(run, job.fn, islice(calls, size), values)
             except BaseException as error:  # SystemExit and KeyboardInterrupt are the item's too
                 failures[len(values)] = pack_error(error, self.job.replica)
                 values.append(None)
@@ -289,9 +357,20 @@ class Worker:
                 self.send(position, values, failures, now - sent)
                 values, failures = [], {}
                 began = sent = perf_counter()
-        self.send(stop, values, failures, perf_counter() - sent)
+        kind = wire.DONE if stop == start + count else wire.CUT
+        if values:
+            self.send(stop, values, failures, perf_counter() - sent, kind)
+        else:
+            self.skip()
 
-    def send(self, stop: int, values: list[Any], failures: dict[int, bytes], spent: float) -> None:
+    def send(
+        self,
+        stop: int,
+        values: list[Any],
+        failures: dict[int, bytes],
+        spent: float,
+        kind: int = wire.DONE,
+    ) -> None:
         """Send the outcomes of the positions that end before `stop`."""
         try:
             body, failed = self.job.pack(stop - len(values), values, failures)
@@ -299,7 +378,7 @@ class Worker:
             failed = len(values)
             body = self.job.pack_failed(failed, pack_error(error, self.job.replica))
         flush_output()
-        self.say(Message(wire.DONE, body, stop, failed, spent))
+        self.say(Message(kind, body, stop, failed, spent))
 
     def _adapt(self, size: int, seconds: float) -> None:
         """Choose how many items one stamp covers, from the time that the last `size` took."""
@@ -309,15 +388,16 @@ class Worker:
             self.job.stride *= 2
 
 
-def _run_single(fn: Callable[..., Any], items: Iterable[Any], keep: Callable[[Any], None]) -> None:
-    # A loop, not map(): a StopIteration from `fn` would end a map() as if the items had.
+def _run_single(fn: Callable[..., Any], items: Iterable[Any], values: list[Any]) -> None:
+    # A loop, not map(): a StopIteration from `fn` would end a map() as if the items had.  And
+    # `append` looked up each time, which is quicker than calling one looked up.
     for item in items:
-        keep(fn(item))
+        values.append(fn(item))  # noqa: PERF401  results so far must outlive an error
 
 
-def _run_several(fn: Callable[..., Any], items: Iterable[Any], keep: Callable[[Any], None]) -> None:
+def _run_several(fn: Callable[..., Any], items: Iterable[Any], values: list[Any]) -> None:
     for arguments in items:
-        keep(fn(*arguments))
+        values.append(fn(*arguments))  # noqa: PERF401
 
 
 def flush_output() -> None:

@@ -27,8 +27,11 @@ from parallelkit.events import (
     Offered,
     Pull,
     Pulled,
+    Reclaim,
+    Reclaimed,
     Refused,
     Send,
+    Settle,
     Start,
     Strained,
     Taken,
@@ -54,6 +57,7 @@ def some_limits(draw: st.DrawFn) -> Limits:
         ahead=draw(st.sampled_from([None, None, 1, 3])),
         grace=draw(st.sampled_from([None, 0.0, 0.1])),
         backoff=0.0 if home else draw(st.sampled_from([0.0, 0.0, 0.05, 40.0])),
+        stealing=draw(st.booleans()),
     )
 
 
@@ -72,6 +76,9 @@ class World:
         self.joining: list[int] = []
         self.chunks: dict[int, deque[range]] = {HOME: deque()}
         self.dying: list[int] = []
+        self.reclaimed: set[int] = set()
+        self.settling: set[int] = set()
+        self.spared: set[int] = set()
         self.blocks: set[range] = set()
         self.given: list[int] = []
         self.untaken = 0
@@ -135,6 +142,17 @@ class World:
             case Send(worker, chunk):
                 assert worker not in self.dying
                 self.take(worker, chunk, 1 if self.limits.timeout else 2)
+            case Reclaim(worker, keep):
+                assert self.limits.stealing
+                assert not self.limits.timeout
+                assert 0 < keep < 1
+                assert self.chunks[worker]
+                assert worker not in self.reclaimed, "it was asked and has not answered"
+                self.reclaimed.add(worker)
+            case Settle(worker):
+                assert worker in self.reclaimed
+                assert worker not in self.settling, "it was told to answer twice"
+                self.settling.add(worker)
             case Kill(worker):
                 self.dying.append(worker)
                 self.late[self.chunks[worker][0].start] += 1
@@ -147,6 +165,8 @@ class World:
     def take(self, worker: int, chunk: range, depth: int) -> None:
         assert chunk
         assert len(self.chunks[worker]) < depth
+        assert worker not in self.reclaimed, "it is given while it is asked"
+        assert worker not in self.spared, "it may not have heard yet what it has lost"
         self.check_company(worker, chunk)
         assert not self.hopeless & set(chunk), "tried again without hope"
         assert all(self.rests.get(position, 0.0) <= self.now for position in chunk), "no rest"
@@ -213,6 +233,7 @@ class World:
         possible += [lambda: self.finish(busy)] * 2 * bool(busy)
         possible += [lambda: self.crash(mortal)] * bool(mortal and self.crashes)
         possible += [self.tick] * (self.run.deadline is not None)
+        possible += [self.settle] * 2 * bool(self.settling)
         assert possible, "deadlock"
         possible += [self.strain] * bool(self.flips) + [self.offer] * bool(self.offers)
         possible += [lambda: self.crash(held)] * bool(self.strained and self.crashes and held)
@@ -255,8 +276,12 @@ class World:
         if stop < chunk.stop and worker != HOME:
             self.chunks[worker].appendleft(range(stop, chunk.stop))
         part = range(chunk.start, stop)
+        cut = self.cut(worker, stop < chunk.stop)
+        if cut:
+            part = range(part.start, part.stop - (self.draw([0, 1]) and len(part)))
+            stop = part.stop
         if worker != HOME and len(part) > 1 and self.draw([0] * 9 + [1]):
-            self.tell(Done(worker, stop, 0.0, doubtful=True))
+            self.tell(Done(worker, stop, 0.0, doubtful=True, cut=cut))
             return
         strays = self.stray(part) if worker != HOME else ((), ())
         failed = self.fail(part, strays)
@@ -267,11 +292,45 @@ class World:
         done.carriage = self.draw([None, None, 1e-6])
         done.hopeless = tuple(self.hopeless.intersection(failed))
         done.unsent, done.unreturned = strays
+        done.cut = cut
         self.tell(done)
+
+    def cut(self, worker: int, goes_on: bool) -> bool:
+        """Let the chunk of a worker end where its part does, if some of it was reclaimed."""
+        cut = worker in self.reclaimed and goes_on and self.draw([False, True])
+        if cut:
+            self.chunks[worker].popleft()
+        if not self.chunks[worker]:
+            self.forget(worker)
+        return bool(cut)
+
+    def forget(self, worker: int) -> None:
+        """Expect no answer from a worker that has nothing, or is gone."""
+        for some in self.reclaimed, self.settling, self.spared:
+            some.discard(worker)
+
+    def settle(self) -> None:
+        """Let a worker from which some was reclaimed give up what it pleases."""
+        worker = self.draw(sorted(self.settling))
+        held = self.chunks[worker]
+        stops = [None, *(position for chunk in held for position in chunk)]
+        stop = self.draw(stops)
+        self.forget(worker)
+        if stop is not None:
+            self.spared.add(worker)
+            while stop not in held[-1]:
+                held.pop()
+            last = held.pop()
+            if stop > last.start:
+                held.append(range(last.start, stop))
+        if not held:
+            self.spared.discard(worker)
+        self.tell(Reclaimed(worker, stop))
 
     def fail(self, part: range, strays: tuple[tuple[int, ...], ...]) -> list[int]:
         """Return which positions of a part failed, some of them without hope."""
-        drawn = {self.draw(part), self.draw(part)} if self.draw([0] * 9 + [1]) else set()
+        some = part and self.draw([0] * 9 + [1])
+        drawn = {self.draw(part), self.draw(part)} if some else set()
         failed = list(drawn.difference(*strays))
         if self.limits.home:
             self.bound.update(*strays)
@@ -294,6 +353,7 @@ class World:
         worker = self.draw(mortal)
         suspects = range(0)
         held = self.chunks.pop(worker)
+        self.forget(worker)
         if held and self.draw([True, True, False]):
             first = self.draw(held[0])
             suspects = range(first, min(first + self.draw([1, 1, 2]), held[0].stop))

@@ -105,3 +105,63 @@ board = Board()
 os._exit(0 if board.fd > 2 and not os.get_inheritable(board.fd) else 1)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_run_that_the_caller_has_done_with_is_no_other() -> None:
+    board = Board()
+    slot = board.slot(3)
+    slot.stamp(1, 2, 3)
+    assert not slot.left(7)
+    slot.leave(7)
+    assert slot.left(7)
+    assert not slot.left(-7)
+    assert slot.read() == range(1, 3)
+    assert not board.slot(4).left(7)
+    del slot
+    board.close()
+
+
+@each_way
+def test_a_claim_goes_no_further_than_the_limit_of_its_chunk(portable):
+    board = Board(portable)
+    caller, worker = board.slot(1), board.slot(1)
+    assert caller.turn() == worker.turn()
+    first = worker.number
+    assert worker.claim(10) == 10
+    assert caller.claimed() == (first, 10)
+    caller.limit(first, 12)
+    caller.limit(caller.turn(), 3)
+    assert [worker.claim(stop) for stop in (11, 12, 20)] == [11, 12, 12]
+    assert worker.turn() == first + 1
+    assert worker.claim(20) == 3
+    caller.allow(first + 1)
+    assert worker.claim(20) == 20
+    board.close()
+
+
+def test_the_numbers_of_chunks_come_in_turns_and_never_end():
+    board = Board()
+    slot = board.slot(0)
+    seen = [slot.turn() for _ in range(9)]
+    assert len(set(seen)) == 9
+    slot.number = 2**19 - 2
+    around = [slot.turn() for _ in range(4)]
+    assert all(0 < number < 2**19 for number in around)
+    assert not any(slot.clash(a, b) for a in around for b in around if a != b)
+    slot.limit(around[0], 2**44 - 1)
+    slot.number = around[0] - 1
+    assert slot.turn() == around[0]
+    assert slot.claim(2**44 - 1) == 2**44 - 1
+    assert slot.claimed() == (around[0], 2**44 - 1)
+    board.close()
+
+
+def test_a_line_is_wiped_for_another_worker():
+    board = Board()
+    slot = board.slot(0)
+    slot.stamp(1, 2, 3)
+    slot.limit(slot.turn(), 5)
+    slot.claim(4)
+    slot.reset()
+    assert not any(slot.words)
+    board.close()

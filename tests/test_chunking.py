@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from parallelkit.chunking import (
     HEAVY,
     JOURNEY,
+    LOAD,
     LONGEST,
     LONGEST_SLICE,
     PROBE,
@@ -157,3 +158,36 @@ def test_split_leaves_out_the_holes_and_nothing_else(start, length, data):
     assert [position for part in parts for position in part] == sorted(set(chunk) - holes)
     assert all(parts)
     assert all(a.stop < b.start for a, b in pairwise(parts))
+
+
+def test_first_chunks_are_larger_where_they_can_be_taken_back():
+    pace = Pace()
+    assert pace.chunk(10**6, 2, bold=True) == 1
+    assert pace.chunk(10**6, 64, bold=True) == 16
+    assert pace.chunk(64 * 32, 64, bold=True) == 2
+    assert pace.chunk(64, 64, bold=True) == 1
+    assert pace.chunk(10**6, 64) == 1
+
+
+@given(
+    st.integers(1, 10**9),
+    st.integers(1, 2048),
+    st.floats(1e-9, 1e3),
+    st.integers(1, 10**6),
+    st.sampled_from([None, 1e-7, 1e-3]),
+)
+def test_bold_chunks_too_follow_what_was_measured(left, workers, item, seen, carriage):
+    pace = Pace(carriage=carriage)
+    pace.observe(seen, seen * item)
+    size = pace.chunk(left, workers, bold=True)
+    assert 1 <= size <= max(1, 16 * seen)
+    assert size <= left
+    pace.weigh(1, HEAVY)
+    assert pace.chunk(left, workers, bold=True) == 1
+
+
+def test_where_packing_is_what_takes_time_a_journey_carries_enough_of_it():
+    pace = Pace(carriage=1e-7)
+    pace.observe(10**6, 1.0)
+    assert pace.chunk(10**9, 1024, bold=True) * pace.carriage / 2 == pytest.approx(LOAD, rel=0.01)
+    assert pace.chunk(10, 1024, bold=True) == 10

@@ -72,6 +72,7 @@ def test_the_object_says_what_is_so():
     assert report["parallelkit"] == __version__
     assert report["cpus"] == cpu_count()
     assert report["start"] == os.environ.get("PARALLELKIT_START", report["start"])
+    assert report["large_data_beside"] is True
     assert report["memory_total_bytes"] >= report["memory_available_bytes"] > 0
 
 
@@ -195,6 +196,13 @@ def test_a_machine_that_tells_little_still_has_a_page():
     nothing = dict.fromkeys(doctor.KEYS) | {"works": False, "failure": "X", "backend": "processes"}
 
     assert "  CPUs to use             unknown\n" in doctor.page(nothing)
+
+
+def test_large_data_that_must_go_in_messages_is_told():
+    report = reported() | {"large_data_beside": False}
+
+    assert "each way, by shared memory" in doctor.page(reported())
+    assert "each way, in messages: there is no room in shared memory" in doctor.page(report)
 
 
 def test_results_that_the_loop_would_not_give_are_refused():

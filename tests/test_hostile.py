@@ -407,6 +407,12 @@ def test_items_that_do_not_fit_beside_each_other_run_one_by_one_and_nobody_is_ki
         assert script(HOLDING, group, where=tmp_path, PARALLELKIT_START=start) == "right\n"
 
 
+def test_more_than_any_socket_holds_in_both_directions_at_once() -> None:
+    items = [[str(x) * 25_000 for x in range(i, i + 100)] for i in range(100, 120)]  # 7 MB each
+    # No text is large enough to go beside the message, and two chunks are with a worker.
+    assert pmap(list, items, workers=2, chunksize=1) == items
+
+
 def nest(x: int) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -21,7 +21,7 @@ HOUSE = ROOT / "parallelkit"
 # From the ground up; a room imports from lower rows only, so that no cycle can be.  Where rooms of
 # one floor of the design need each other, the floor is a flight of stairs.
 FLOORS = [
-    {"errors", "records", "guests"},
+    {"errors", "records", "guests", "almanac"},
     {"events"},
     # Floor 1: what the computer gives, and how much to hand out.
     {
@@ -36,16 +36,16 @@ FLOORS = [
         "rota",
         "loops",
     },
-    {"shortage"},
+    {"shortage", "ahead"},
     {"segments", "ledgers"},
-    {"slabs", "handles", "operators", "arenas"},
+    {"slabs", "handles", "operators", "arenas", "stealing"},
     {"shared", "portions", "outlook", "stacks", "governor", "mapped", "leases"},
     # Floor 2: one run, and what travels.
     {"scheduler", "sync", "failures", "seeding", "folding", "context", "culprits", "arrays"},
     {"columns", "parcels"},
     {"freight"},
     {"definitions"},
-    {"byvalue"},
+    {"byvalue", "steady"},
     {"frames", "scalars"},
     {"codec"},
     {"sync.cells", "sync.messages"},
@@ -57,11 +57,12 @@ FLOORS = [
     {"worker", "progress", "report", "journal"},
     {"remote"},
     # Floor 4: workers are described, started, kept, and used; or they are another engine's.
-    {"zygote", "backends"},
+    {"zygote", "backends", "backends.duty"},
     {"spawned", "backends.cargo", "backends.greeting"},
     {"backends.start", "backends.slots"},
     {"backends.warm", "backends.executor"},
     {"backends.processes", "backends.threads", "backends.dask", "backends.ray", "backends.mpi"},
+    {"backends.repeated"},
     {"selection"},
     # Floor 5: a run, a backend and a clock are joined.
     {"source", "options"},
@@ -87,7 +88,10 @@ FLOORS = [
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
 # The core is handed positions, numbers and the time; it can reach nothing else.
-PURE = ["errors", "records", "events", "chunking", "ledgers", "portions", "outlook", "scheduler"]
+PURE = [
+    *("errors", "records", "events", "chunking", "ledgers", "stealing", "portions", "outlook"),
+    "scheduler",
+]
 PLAIN = {
     "__future__", "bisect", "collections", "dataclasses", "enum", "functools", "heapq", "itertools",
     "math", "operator", "reprlib", "statistics", "typing",

@@ -49,6 +49,11 @@ PRELUDE = """
                 say("now")
             yield x
 
+    def pour(x):
+        if x == 40:
+            say("now")
+        return [str(x) * 50_000] * 10
+
     def at_the_prompt(x):
         if x == 2:
             say("now")
@@ -69,6 +74,7 @@ MOMENTS = {
     "beside an iterator": (
         "results = imap(abs, itertools.count(), workers=2); next(results); hang(0)"
     ),
+    "while results pour in": "for _ in imap(pour, itertools.count(), workers=2): pass",
     "in a reduction": "preduce(max, range(4), map=hang, workers=2)",
     "when all is done": "pmap(abs, range(9), workers=2); hang(0)",
     "in the input": "pmap(abs, map(hang, range(9)), workers=2)",

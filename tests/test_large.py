@@ -6,6 +6,7 @@ import array
 import gc
 import os
 import pickle
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,8 @@ from scripts import STARTS, script
 
 from parallelkit import imap, pmap, preduce, share
 from parallelkit.backends import warm
+from parallelkit.freight import NO_ROOM
+from parallelkit.wire import Outbox
 
 LENGTH = 300_000  # of float64: well above what goes in the pickle
 
@@ -234,6 +237,26 @@ def test_under_limits(tmp_path: Path, limit: str, start: str) -> None:
     assert script(source, where=tmp_path, PARALLELKIT_START=start) == "done\n"
 
 
+def test_who_asks_is_told_that_there_is_no_room(tmp_path: Path, start: str) -> None:
+    source = """
+        import logging, resource
+        import numpy as np
+        from parallelkit import pmap
+
+        logging.basicConfig(format="%(levelname)s %(message)s", filename="log", level="INFO")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        given = [np.full(300_000, i, float) for i in range(5)]
+        assert pmap(len, given, workers=2) == pmap(len, given, workers=2) == [300_000] * 5
+    """
+    script(source, where=tmp_path, PARALLELKIT_START=start)
+
+    assert (tmp_path / "log").read_text() == f"INFO {NO_ROOM}\n"
+    assert NO_ROOM == (
+        "large data travels in messages, several times slower, because there is no room for it in "
+        "shared memory (memory, open files or a limit): python -m parallelkit tells more"
+    )
+
+
 Sum = Callable[[Any], float]
 
 
@@ -243,6 +266,33 @@ def test_an_array_that_many_name_is_written_once() -> None:
     total: Sum = partial(np.sum)
     assert pmap(total, [named] * 1000, workers=2) == [float(before.sum())] * 1000
     assert pmap(die_at, [1] * 100, [named] * 100, workers=2) == [float(before.sum())] * 100
+
+
+def written() -> int:
+    """Return how many bytes this process has written to files, in memory or not."""
+    with open("/proc/self/io") as file:
+        return int(dict(line.split(": ") for line in file)["wchar"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is Linux that counts")
+def test_ten_thousand_items_that_name_one_array_are_one_transport(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    send, sent = Outbox._send, [0]
+
+    def counted(outbox: Outbox) -> int:
+        sent[0] += (count := send(outbox))
+        return count
+
+    monkeypatch.setattr(Outbox, "_send", counted)
+    named = np.random.default_rng(0).random(1_250_000)  # 10 MB
+    before = written()
+
+    found = pmap(lambda array, x: array[x], [named] * 10_000, range(10_000), workers=2)
+
+    assert found == named[:10_000].tolist()
+    assert written() - before < 1.1 * named.nbytes
+    assert sent[0] < 0.05 * named.nbytes
 
 
 HELD = """

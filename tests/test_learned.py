@@ -13,6 +13,7 @@ from parallelkit import learned
 @pytest.fixture(autouse=True)
 def nothing_remembered(monkeypatch: Any) -> None:
     monkeypatch.setattr(learned, "costs", {})
+    monkeypatch.setattr(learned, "_almanac", [None])
 
 
 def double(x: int) -> int:
@@ -50,3 +51,18 @@ def test_the_one_that_was_not_used_for_longest_is_forgotten(monkeypatch: Any) ->
 
 def test_more_workers_take_longer() -> None:
     assert learned.launch(2) < learned.launch(20)
+
+
+def test_workers_that_take_long_to_come_are_expected_later(monkeypatch: Any) -> None:
+    monkeypatch.setattr(learned, "_fork", learned.FORK)
+    for _ in range(20):
+        learned.forked(0.02)
+    assert learned.fork() == pytest.approx(0.02, rel=0.01)
+
+
+@pytest.mark.parametrize(("seconds", "believed"), [(1e3, 50e-3), (0.0, 0.5e-3)])
+def test_what_cannot_be_is_not_believed(seconds: float, believed: float, monkeypatch: Any) -> None:
+    monkeypatch.setattr(learned, "_fork", learned.FORK)
+    for _ in range(20):
+        learned.forked(seconds)
+    assert learned.fork() == pytest.approx(believed, rel=0.01)

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from parallelkit.ledgers import IN_VAIN, UNSENT, Failures, Home, Input, Output, Staff, without
+from collections import deque
+
+from parallelkit.ledgers import (
+    IN_VAIN,
+    UNSENT,
+    Failures,
+    Home,
+    Input,
+    Output,
+    Staff,
+    curtail,
+    without,
+)
 
 
 def stocked(count: int) -> Input:
@@ -156,3 +168,35 @@ def test_workers_get_no_more_where_little_travels():
     assert not home.closed
     home.count(carried=0, unsent=1, unreturned=0)
     assert home.closed
+
+
+def test_what_comes_from_a_position_on_is_taken_off_last_first():
+    held = deque([range(30, 40), range(10)])
+    assert curtail(held, None) == []
+    assert curtail(held, 20) == []
+    assert curtail(held, 4) == [range(4, 10)]
+    assert curtail(held, 35) == [range(4), range(35, 40)]
+    assert curtail(held, 30) == [range(30, 35)]
+    assert not held
+
+
+def test_a_worker_that_gave_all_it_had_is_idle():
+    staff = Staff(allowed=1, starting=1)
+    staff.join(1)
+    staff.idle.clear()
+    staff.send(1, range(5), now=0.0)
+    staff.half.clear()
+    assert staff.reclaim(1, 2) == [range(2, 5)]
+    assert (set(staff.half), set(staff.idle)) == ({1}, set())
+    assert staff.reclaim(1, 0) == [range(2)]
+    assert (set(staff.half), set(staff.idle)) == (set(), {1})
+
+
+def test_a_chunk_that_was_cut_is_over():
+    staff = Staff(allowed=1, starting=1)
+    staff.join(1)
+    staff.idle.clear()
+    staff.send(1, range(5), now=0.0)
+    assert staff.finish(1, 2, now=1.0) == range(2)
+    assert staff.finish(1, 4, now=2.0, cut=True) == range(2, 4)
+    assert set(staff.idle) == {1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import pickle
+from collections import deque
 from typing import Any
 
 import pytest
@@ -196,3 +197,28 @@ def test_a_replay_stays_where_the_items_are() -> None:
     with pytest.raises(ParallelError) as caught:
         copy()
     assert str(caught.value) == "an item can be replayed only in the process that mapped it"
+
+
+def test_what_was_reclaimed_is_expected_of_somebody_else():
+    outcomes = made()
+    outcomes.send(1, range(10))
+    outcomes.send(1, range(10, 15))
+    outcomes.reclaim(1, 4)
+    outcomes.reclaim(1, None)
+    outcomes.reclaim(2, 0)
+    outcomes.send(2, range(4, 15))
+    outcomes.keep(done(2, 15), Block([-x for x in range(4, 15)], {}))
+    outcomes.keep(done(1, 4), Block([0, -1, -2, -3], {}))
+    assert outcomes.take(range(4)).values == [0, -1, -2, -3]
+    assert outcomes.take(range(4, 15)).values[0] == -4
+    assert not any(outcomes.sent.values())
+
+
+def test_a_chunk_that_is_cut_owes_nothing_more():
+    outcomes = made()
+    outcomes.send(1, range(10))
+    outcomes.send(1, range(10, 12))
+    outcomes.keep(Done(1, 3, 0.0, cut=True), Block([0, -1, -2], {}))
+    assert outcomes.sent[1] == deque([range(10, 12)])
+    outcomes.keep(Done(1, 10, 0.0, cut=True), None)
+    assert not outcomes.sent[1]

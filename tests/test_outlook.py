@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from parallelkit.chunking import Pace
 from parallelkit.ledgers import Failures, Home, Input, Limits, Output, Staff
 from parallelkit.outlook import Outlook
+from parallelkit.stealing import Stealing
 
 
 def outlook(pulled: int = 9, taken: int = 0, home: Home | None = None, **limits: Any) -> Outlook:
@@ -20,7 +22,8 @@ def outlook(pulled: int = 9, taken: int = 0, home: Home | None = None, **limits:
         del staff.idle[1]
         staff.send(1, stock.take(taken), now=0.0)
     bounds = Limits(2, **limits)
-    return Outlook(bounds, stock, staff, home or Home(), Output(bounds.ordered), Failures())
+    output, stealing = Output(bounds.ordered), Stealing(Pace(), staff)
+    return Outlook(bounds, stock, staff, home or Home(), output, stealing, Failures())
 
 
 def test_the_lowest_that_somebody_holds():
@@ -61,6 +64,10 @@ def test_the_deadline_is_the_earliest():
     assert view.deadline() == 2.0
     view.home.watch = 1.0
     assert view.deadline() == 1.0
+    view.stealing.asked[1] = 0.5
+    assert view.deadline() == 0.5
+    view.stealing.due = 0.25
+    assert view.deadline() == 0.25
 
 
 def test_whoever_has_an_item_is_waited_for():
@@ -87,4 +94,25 @@ def test_an_audit_tells_what_is_wrong():
     view = outlook()
     view.staff.chunks[2] = deque()
     with pytest.raises(AssertionError, match="idle"):
+        view.audit()
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({"begun": True}, "work is taken where it cannot be"),
+        ({"asked": {1: 0.0}}, "an answer is due from nobody"),
+        ({"owed": {2: 1}, "promised": 1}, "the idle owe work"),
+        ({"promised": 1}, "what is owed is miscounted"),
+        ({"owed": {1: 1}, "promised": 1, "ends": {1: (1.0, 0.0)}}, "a worker is asked while"),
+        ({"ends": {2: (1.0, 0.0)}}, "the idle are expected to be busy"),
+    ],
+)
+def test_an_audit_tells_what_is_wrong_about_stealing(change: dict[str, Any], wrong: str):
+    view = outlook(taken=2)
+    for name, value in change.items():
+        setattr(view.stealing, name, value)
+    if 1 in view.stealing.owed:
+        del view.staff.half[1]  # it gets nothing while it owes an answer
+    with pytest.raises(AssertionError, match=wrong):
         view.audit()

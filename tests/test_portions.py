@@ -7,6 +7,7 @@ import pytest
 from parallelkit.chunking import Pace
 from parallelkit.ledgers import Home, Input, Limits, Output, Staff
 from parallelkit.portions import MANY, READ_AHEAD, READ_AT_MOST, Portions
+from parallelkit.stealing import Stealing
 
 
 def portions(limits: Limits, pulled: int, workers: int = 0, item: float | None = None) -> Portions:
@@ -15,7 +16,9 @@ def portions(limits: Limits, pulled: int, workers: int = 0, item: float | None =
     stock.begin(pulled, pulled)
     for worker in range(workers):
         staff.join(worker + 1)
-    return Portions(limits, Pace(item=item), stock, staff, Home(), Output(limits.ordered))
+    pace = Pace(item=item)
+    output, stealing = Output(limits.ordered), Stealing(pace, staff)
+    return Portions(limits, pace, stock, staff, Home(), output, stealing)
 
 
 def test_a_chunk_is_what_the_user_says_but_an_item_where_each_has_its_timeout():
@@ -23,6 +26,24 @@ def test_a_chunk_is_what_the_user_says_but_an_item_where_each_has_its_timeout():
     assert portions(Limits(2, chunksize=7, timeout=1.0), 100).size() == 1
     assert portions(Limits(2), 100).size() == 1
     assert portions(Limits(2), 1_000_000, item=1e-6).size() == Pace(item=1e-6).chunk(1_000_000, 1)
+
+
+@pytest.mark.parametrize(("chunksize", "size"), [(None, 34), (20, 20)])
+def test_what_was_taken_back_is_shared_by_those_it_was_taken_for(chunksize, size):
+    view = portions(Limits(8, chunksize=chunksize, stealing=True), 100, workers=8, item=1e-6)
+    view.stealing.served = 3
+    assert view.size() == size
+
+
+def test_what_the_caller_runs_itself():
+    view = portions(Limits(2), 100, item=1e-3)
+    size, budget = view.own()
+    assert size == view.pace.turn(budget) == view.pace.turn(view.pace.budget())
+    view.stock.asked = 1.0
+    assert view.own()[0] == 0
+    view.home.bind(range(100, 101))
+    assert view.own()[0] == size
+    assert portions(Limits(2), 100, workers=2, item=1e-3).own()[0] == 0
 
 
 def test_only_what_is_short_waits_behind_another():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from outside import World, answers, check_failure, some_limits, staffed, tell
 from simulator import Machine
 
-from parallelkit.chunking import Pace
+from parallelkit.chunking import PROBE, Pace
 from parallelkit.events import (
     HOME,
     Begin,
@@ -36,6 +38,10 @@ from parallelkit.scheduler import Limits, Run
 EXAMPLES = max(500, settings().max_examples)
 
 
+def changed(limits: Limits, **others: Any) -> Limits:
+    return Limits(**{name: getattr(limits, name) for name in limits.__match_args__} | others)
+
+
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(some_limits(), st.integers(0, 60), st.sampled_from(["list", "sized", "stream"]), st.data())
 def test_any_history(limits: Limits, total: int, kind: str, data: st.DataObject) -> None:
@@ -50,12 +56,28 @@ def test_any_history_short_of_memory(
     check_history(World(data, limits, total, flips=8), kind)
 
 
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(some_limits(), st.integers(2, 5), st.integers(5, 20), st.data())
+def test_any_history_of_a_few_large_chunks(
+    limits: Limits, workers: int, size: int, data: st.DataObject
+) -> None:
+    limits = changed(limits, workers=workers, timeout=None, chunksize=size, home=False)
+    world = World(data, changed(limits, stealing=True), size * workers, flips=0)
+    world.astray, world.crashes = 0, 3
+    world.pulled = world.total
+    world.tell(Begin(world.total, world.total))
+    while world.joining:
+        world.join()
+    check_history(world, "begun")
+
+
 def check_history(world: World, kind: str) -> None:
     """Play a history to its end, and check that."""
     limits, total = world.limits, world.total
-    world.pulled = total if kind == "list" else 0
     cancelled = world.draw([None] * 9 + [5, 20])
-    world.tell(Begin(None if kind == "stream" else total, world.pulled))
+    if kind != "begun":
+        world.pulled = total if kind == "list" else 0
+        world.tell(Begin(None if kind == "stream" else total, world.pulled))
     for step in range(5000):
         if world.end:
             break
@@ -359,3 +381,25 @@ def test_what_cannot_travel_together_is_run_again_one_by_one():
         [Give(range(1)), Send(1, range(1, 2))],
         [Fail(1, "raised")],
     ]
+
+
+def test_a_run_goes_on_where_its_caller_is() -> None:
+    run = Run(Limits(2), Pace(launch=1.0))
+    assert run.handle(Begin(10, 10, done=4), 0.0) == [Work(range(4, 5), PROBE)]
+    assert run.handle(Done(HOME, 5, 1e-6), 0.1)[:1] == [Give(range(4, 5))]
+    run.check()
+
+
+def test_a_caller_who_is_stuck_when_the_run_begins_has_others_do_the_rest() -> None:
+    run = Run(Limits(2), Pace(launch=1e-3))
+    assert run.handle(Begin(10, 10, done=4, held=2), 5.0) == []
+    run.check()
+    assert run.deadline == 5.0
+    assert run.handle(Tick(), 5.0) == [Start(2)]
+    given = run.handle(Done(HOME, 6, 5e-3), 5.1)
+    assert Give(range(4, 6)) in given
+    run.check()
+
+
+def test_a_run_of_which_all_is_done_is_over() -> None:
+    assert Run(Limits(2)).handle(Begin(4, 4, done=4), 0.0) == [Finish()]

@@ -8,7 +8,7 @@ from pathlib import Path
 from scripts import script
 
 from parallelkit.errors import AloneWarning
-from parallelkit.telling import warn
+from parallelkit.telling import mention, warn
 
 
 def test_the_line_is_the_callers() -> None:
@@ -60,3 +60,12 @@ def test_named_workers_do_not_fall_back(tmp_path: Path) -> None:
     told = script(source, where=tmp_path, status=1)
     assert told.count("Traceback") == 1
     assert "PicklingError: <lambda> of type function cannot be sent to another process" in told
+
+
+def test_what_only_costs_time_is_mentioned_once_to_those_who_asked(caplog) -> None:
+    mention("a bee")
+    assert caplog.messages == []
+    caplog.set_level("INFO", "parallelkit")
+    for message in ["a bee", "a wasp", "a bee"]:
+        mention(message)
+    assert caplog.messages == ["a bee", "a wasp"]

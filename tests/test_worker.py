@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from parallelkit import wire
-from parallelkit.board import Board
+from parallelkit.board import Board, Slot
 from parallelkit.codec import Definitions
 from parallelkit.failures import unpack_error
 from parallelkit.wire import Message, Reader
@@ -135,3 +135,51 @@ def test_the_board_says_what_runs(talk: Conversation) -> None:
     talk.say(wire.LEARN, Definitions((abs, None, None)).blobs[0])
     assert talk.hear().first == 8
     assert slot.read() == range(3, 3)
+
+
+@pytest.fixture
+def waiting(monkeypatch: Any) -> Iterator[tuple[Worker, socket.socket]]:
+    """A worker of a run, in this thread, and the caller's end of its socket."""
+    monkeypatch.setattr("parallelkit.worker.LULL", 1e-4)
+    ours, theirs = socket.socketpair()
+    worker = Worker(theirs, Slot.apart())
+    worker.begin(Message(wire.RUN, pickle.dumps(tuple(Settings(7)))))
+    for blob in Definitions((abs, None, None)).blobs:
+        worker.job.learn(blob)
+    yield worker, ours
+    ours.close()
+    theirs.close()
+
+
+def test_a_worker_that_finds_its_run_over_forgets_it(waiting: Any) -> None:
+    worker, _ = waiting
+    worker.slot.leave(7)
+    worker.wait()
+    assert (worker.job.fn, worker.job.settings.run) == (None, 0)
+
+
+def test_a_worker_that_may_be_asked_for_more_of_the_same_rests(waiting: Any) -> None:
+    worker, _ = waiting
+    worker.slot.leave(-7)
+    worker.wait()
+    assert worker.resting
+    assert worker.job.fn is abs
+    assert worker.sock.gettimeout() is not None
+    worker.resume()
+    assert not worker.resting
+    assert worker.sock.gettimeout() is None
+
+
+def test_a_worker_waits_on_while_its_run_goes_on(waiting: Any) -> None:
+    worker, ours = waiting
+    worker.slot.leave(6)  # the run before
+    ours.sendall(b"x")
+    worker.wait()
+    assert worker.job.fn is abs
+    assert not worker.resting
+
+
+def test_a_run_that_follows_unasked_finds_nothing_of_the_one_before(waiting: Any) -> None:
+    worker, _ = waiting
+    worker.begin(Message(wire.RUN, pickle.dumps(tuple(Settings(8)))))
+    assert (worker.job.fn, worker.job.settings.run) == (None, 8)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -78,6 +79,9 @@ def measured(jobs: list[str], peers: list[str], *, quick: bool) -> dict[str, Any
 def main() -> None:
     """Measure, print, and write."""
     chosen = parsed()
+    # However it is ended, the processes that it stopped are ended with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each fresh process compiles everything
     known = [name for name in KINDS if installed(name)]
     if missing := [name for name in KINDS if name not in known]:

@@ -34,7 +34,13 @@ def shown(job: Job) -> str:
 
 
 def peers(job: Job) -> list[str]:
-    return [name for name in ways(job) if name.partition(",")[0] not in {OURS, LOOP}]
+    """Return the ways of others that had all rounds; one lucky round makes nobody the best."""
+    found = {
+        name: len(taken)
+        for name, taken in ways(job).items()
+        if name.partition(",")[0] not in {OURS, LOOP}
+    }
+    return [name for name, rounds in found.items() if rounds == max(found.values())]
 
 
 def seconds(job: Job, name: str) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ROOT
+from benchmarks import ROOT, scale
 from benchmarks.versus import goals, plot, report
 
 PICTURE = "docs/explanation/versus.svg"
@@ -21,6 +21,11 @@ SHORT = ["noop", "5us", "even", "giant", "array-results", "records", "cold-proce
 
 Results = dict[str, Any]
 
+OF_SCALE: dict[str, Callable[[Results], str]] = {
+    "prices": scale.prices_table,
+    "checked": scale.checked,
+    "scaled": scale.scaled,
+}
 BLOCKS: dict[str, Callable[[Results], str]] = {
     "head": report.head,
     "goals": goals.table_of,
@@ -36,11 +41,16 @@ BLOCK = re.compile(
 )
 
 
-def filled(page: str, results: Results) -> str:
-    """Return the text of a page with its blocks made from the results."""
+def filled(page: str, results: Results, scaled: Results | None = None) -> str:
+    """Return the text of a page with the blocks made anew for which there are results."""
 
     def block(found: re.Match[str]) -> str:
-        return f"{found[1]}\n{BLOCKS[found['name']](results)}\n\n{found[3]}"
+        of_scale = OF_SCALE.get(found["name"])
+        if of_scale:
+            text = of_scale(scaled) if scaled else None
+        else:
+            text = BLOCKS[found["name"]](results)
+        return found[0] if text is None else f"{found[1]}\n{text}\n\n{found[3]}"
 
     return BLOCK.sub(block, page)
 
@@ -54,7 +64,9 @@ def main() -> None:
     )
     chosen = parser.parse_args()
     results = json.loads((chosen.results / "versus.json").read_text())
-    wanted = {ROOT / name: filled((ROOT / name).read_text(), results) for name in PAGES}
+    path = chosen.results / "scale.json"
+    scaled = json.loads(path.read_text()) if path.exists() else None
+    wanted = {ROOT / name: filled((ROOT / name).read_text(), results, scaled) for name in PAGES}
     wanted[ROOT / PICTURE] = plot.drawn(results)
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     for path in stale:

@@ -333,6 +333,7 @@ class Ray(Windowed):
 
         self.ray = ray
         ray.init(
+            "local",  # not another's cluster that is up on this machine
             num_cpus=WORKERS,
             include_dashboard=False,
             log_to_driver=False,

@@ -13,12 +13,13 @@ from benchmarks.versus import figures
 
 LEFT, RIGHT, TOP, STEP, BOTTOM = 330, 40, 92, 22, 40  # pixels
 WIDTH = 900
-LEAST, MOST = 0.3, 3_000.0  # of the axis, in times of parallelkit's
+LEAST, MOST = 0.1, 2_000.0  # of the axis, in times of parallelkit's
 
 # Paul Tol's muted colors, which can be told apart by those who do not see all (SRON/EPS/TN/09-002)
 COLORS = {
     "serial": "#555555",
     "parallelkit": "#000000",
+    "limit": "#000000",
     "Pool": "#332288",
     "futures": "#88ccee",
     "joblib": "#cc6677",
@@ -28,7 +29,12 @@ COLORS = {
     "Dask": "#aa4499",
     "Ray": "#44aa99",
 }
-NAMES = {"serial": "the loop", "Pool": "multiprocessing.Pool", "futures": "ProcessPoolExecutor"}
+NAMES = {
+    "serial": "the loop",
+    "limit": "the limit",
+    "Pool": "multiprocessing.Pool",
+    "futures": "ProcessPoolExecutor",
+}
 
 
 def across(times: float) -> float:
@@ -46,12 +52,16 @@ def text(x: float, y: float, words: str, *, anchor: str = "start", size: int = 1
 
 
 def mark(library: str, x: float, y: float, title: str) -> str:
-    """Return a library's mark: a stroke for the loop, a diamond for parallelkit, or a dot."""
+    """Return a mark: of the loop a stroke, ours a diamond, the limit a ring, others a dot."""
     color = COLORS[library]
     told = f"<title>{escape(title)}</title>"
     if library == "serial":
         return (
             f'<path d="M{x:.1f} {y - 7:.1f}v14" stroke="{color}" stroke-width="2.5">{told}</path>'
+        )
+    if library == "limit":
+        return (
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="none" stroke="{color}">{told}</circle>'
         )
     if library == "parallelkit":
         return f'<path d="M{x:.1f} {y - 7:.1f}l6 7l-6 7l-6 -7z" fill="{color}">{told}</path>'
@@ -61,7 +71,7 @@ def mark(library: str, x: float, y: float, title: str) -> str:
 def axis(bottom: float) -> list[str]:
     """Return the lines and numbers of the axis."""
     parts = []
-    for times in (0.5, 1, 2, 5, 10, 100, 1_000):
+    for times in (0.1, 0.5, 1, 2, 5, 10, 100, 1_000):
         x = across(times)
         stroke = "#000000" if times == 1 else "#dddddd"
         parts.append(f'<path d="M{x:.1f} {TOP - 8}V{bottom:.1f}" stroke="{stroke}"/>')
@@ -80,7 +90,7 @@ def legend(libraries: list[str]) -> list[str]:
     return parts
 
 
-def line(job: dict[str, Any], y: float, libraries: list[str]) -> list[str]:
+def line(job: dict[str, Any], y: float, libraries: list[str], workers: int) -> list[str]:
     """Return the marks of one job: of each library, the faster of its ways."""
     ours = figures.shown(job)
     parts = [
@@ -92,6 +102,9 @@ def line(job: dict[str, Any], y: float, libraries: list[str]) -> list[str]:
         if way:
             times = figures.times(job, way, ours)
             parts.append(mark(library, across(times), y, f"{way}: {times:.3g}"))
+    if bounds := figures.limits(job, workers):
+        times = figures.ratio(bounds, figures.ways(job)[ours])
+        parts.append(mark("limit", across(times), y, f"the limit: {times:.3g}"))
     return parts
 
 
@@ -106,9 +119,9 @@ def drawn(results: dict[str, Any]) -> str:
         "<title>The time of each library, as a multiple of parallelkit's, for each job</title>",
         '<rect width="100%" height="100%" fill="#ffffff"/>',
         text(14, 20, "The same jobs, each library in its best way: left is faster", size=15),
-        *legend(libraries),
+        *legend([*libraries, "limit"]),
         *axis(bottom),
     ]
     for number, job in enumerate(jobs):
-        parts += line(job, TOP + STEP * (number + 0.5), libraries)
+        parts += line(job, TOP + STEP * (number + 0.5), libraries, results["workers"])
     return "\n".join([*parts, "</svg>"]) + "\n"

@@ -52,7 +52,8 @@ class Player:
             env=environment,
             text=True,
         )
-        self.asleep: list[int] = []
+        self.asleep: list[psutil.Process] = []
+        self.busy = False
         self.read()
         self.sleep()
 
@@ -70,43 +71,52 @@ class Player:
         """Tell it what to do, and return its answer; it is awake for as long."""
         assert self.process.stdin is not None
         self.signal(signal.SIGCONT)
+        self.busy = True
         try:
             print(json.dumps(told), file=self.process.stdin, flush=True)
-            return self.read()
+            answer = self.read()
+            self.busy = False
+            return answer
         finally:
             self.sleep()
 
     def sleep(self) -> None:
-        self.asleep = family(self.process.pid)
+        self.asleep = family(self.process.pid) or self.asleep
         self.signal(signal.SIGSTOP)
+        if self.busy:  # some may have been started since it was asked who there is
+            self.asleep = family(self.process.pid) or self.asleep
+            self.signal(signal.SIGSTOP)
 
     def signal(self, number: int) -> None:
-        for pid in self.asleep:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
+        for process in self.asleep:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
     def close(self) -> None:
-        """End it, and whatever it leaves."""
-        with suppress(psutil.NoSuchProcess):
-            processes = [psutil.Process(pid) for pid in family(self.process.pid)]
+        """End it, and whatever it leaves; a second time does nothing."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        if self.process.stdout.closed:
+            return
+        if not self.busy:  # else it would go on with its job, and start more workers
             self.signal(signal.SIGCONT)
-            assert self.process.stdin is not None
-            assert self.process.stdout is not None
             with suppress(OSError):
                 self.process.stdin.close()
-            _, left = psutil.wait_procs(processes, timeout=10)
-            for process in left:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-            self.process.stdout.close()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(10)
+            psutil.wait_procs(self.asleep, timeout=3)
+        self.signal(signal.SIGKILL)
+        self.process.stdout.close()
         self.process.wait()
 
 
-def family(pid: int) -> list[int]:
+def family(pid: int) -> list[psutil.Process]:
     """Return a process and all that descend from it."""
-    with suppress(psutil.NoSuchProcess):
-        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
-    return [pid]
+    try:
+        whole = psutil.Process(pid)
+        return [whole, *whole.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 @contextmanager
@@ -167,11 +177,11 @@ class Pace:
 
     def __init__(self, *, quick: bool) -> None:
         self.quick = quick
-        self.budget = 0.5 if quick else 10.0
-        self.longest = 0.5 if quick else 3.0
+        self.budget = 0.5 if quick else 8.0
+        self.longest = 0.3 if quick else 2.0
         self.rounds = (0, 2) if quick else (3, 9)
-        self.share = 0.1 if quick else 1.0  # of the items, or of what one takes
-        self.finalists = 2 if quick else 4
+        self.share = 0.05 if quick else 1.0  # of the items, or of what one takes
+        self.finalists = 2 if quick else 3
 
     def items(self, job: Job) -> int:
         if self.quick and job.fewer:
@@ -264,7 +274,7 @@ class Stage:
 
     def tried(self, job: Job, entrant: Entrant, digests: dict[int, str]) -> None:
         """Run once, with more and more items; find out how many it can be given."""
-        items = entrant.items if job.whole else max(1, entrant.items // 100)
+        items = entrant.items if job.whole else min(max(1, entrant.items // 100), 1_000)
         while True:
             self.turn(entrant, digests, items)
             if entrant.error:
@@ -289,7 +299,7 @@ class Stage:
             seconds, digest = entrant.run(wanted)
         except (Lost, OSError) as error:
             entrant.error = self.lost[entrant.player.name] = str(error)
-            entrant.player.process.kill()
+            entrant.player.close()
         except RuntimeError as error:
             entrant.error = str(error)
         else:

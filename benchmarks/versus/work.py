@@ -59,9 +59,9 @@ def filled(number: int) -> Array:
 
 
 def row(big: Array, number: int) -> float:
-    """Add up one of 200 parts of what was captured."""
-    part = len(big) // 200
-    return float(big[number * part + 2 : number * part + part].sum())
+    """Add up one megabyte of what was captured, but for its first two numbers."""
+    start = number * MEGABYTE
+    return float(big[start + 2 : start + MEGABYTE].sum())
 
 
 # Small records.

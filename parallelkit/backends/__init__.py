@@ -74,3 +74,19 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """End the run: workers that are busy are ended, the others may serve another run."""
+
+
+class Reclaiming(Backend, Protocol):
+    """A place where work that was handed out can be taken back (`Limits.stealing`)."""
+
+    def reclaim(self, worker: int, keep: float) -> None:
+        """Have `worker` begin no more than the share `keep` of the items it has not begun.
+
+        At least one item it keeps.  It hears of it when it comes to it.
+        """
+
+    def settle(self, worker: int) -> None:
+        """Find out what `worker`, from which some was reclaimed, begins all the same.
+
+        `wait` reports `Reclaimed`, before anything else that the worker may yet say.
+        """

@@ -12,20 +12,22 @@ import pickle
 import selectors
 import signal
 import socket
+from time import perf_counter
 from typing import Any
 
-from .. import arenas, wire
+from .. import arenas, learned, wire
 from ..codec import Definitions
 from ..context import capture
-from ..events import Done, Event, Joined, Lost, Refused
+from ..events import Done, Event, Joined, Lost, Reclaimed, Refused
 from ..failures import unpack_error
 from ..freight import Stranded
 from ..machine import memory, oom_kills
 from ..wire import Message
 from ..worker import Settings
 from . import Block, Unlearned, warm
+from .duty import Duty
 from .start import PATIENCE
-from .warm import Duty, Link
+from .warm import Link
 
 _runs = itertools.count(1)
 
@@ -40,6 +42,8 @@ class Processes:
     `root` is the function with what goes with it, as `worker.Job` takes it; there are at most
     `most` workers at a time, of which each may use `share` CPUs.
     """
+
+    brisk = True  # whether workers that are used now are used till the end
 
     def __init__(
         self, root: tuple[Any, ...], most: int, share: int, settings: Settings | None = None
@@ -84,14 +88,17 @@ class Processes:
         self.selector.register(link.sock, selectors.EVENT_READ, (self._receive, number))
         self._watch(number, link)
         known = link.context == self.context
-        settings = self.settings._replace(context=None if known else self.context)
+        # The time of an item must not begin before its function is there, with its state.
+        joined = link.process.pid is not None and not self.settings.timed
+        settings = self.settings._replace(
+            context=None if known else self.context, hushed=joined and self.brisk
+        )
         link.context = self.context
-        link.duty = Duty(ashore=self.settings.max_memory is not None)
+        link.duty = Duty(link.slot, ashore=self.settings.max_memory is not None)
         link.say(Message(wire.RUN, pickle.dumps(tuple(settings), 5)))
         self._teach(link)
         self.unsaid.add(number)
-        # The time of an item must not begin before its function is there, with its state.
-        link.duty.joined = link.process.pid is not None and not self.settings.timed
+        link.duty.joined = joined
         if link.duty.joined:  # a warm one will be ready by the time it has a chunk
             self.happened.append((Joined(number), None))
 
@@ -114,10 +121,23 @@ class Processes:
         holder = None if link.duty.ashore else link.process
         body = self.definitions.dumps_salvaging(columns, holder)
         self._teach(link)
-        link.duty.chunks.append(chunk)
-        link.say(Message(wire.CHUNK, body, chunk.start, len(chunk), float(link.duty.ashore)))
+        link.duty.give(chunk)
+        how = self._manner(worker, link)
+        link.say(Message(wire.CHUNK, body, chunk.start, len(chunk), how))
         self.unsaid.add(worker)
         return len(body) + self.definitions.beside()
+
+    def reclaim(self, worker: int, keep: float) -> None:
+        """Allow `worker` no more than the share `keep` of what it has not begun."""
+        link = self.links.get(worker)
+        if link is not None:
+            link.duty.reclaim(keep, perf_counter())
+
+    def settle(self, worker: int) -> None:
+        """Find out what `worker` begins, and report as `Reclaimed` what it does not."""
+        link = self.links.get(worker)
+        if link is not None and link.duty.chunks:
+            self.happened.append((Reclaimed(worker, link.duty.settle(perf_counter())), None))
 
     def _flush(self, number: int) -> None:
         """Write to a worker what its socket takes, and watch for room if that is not all."""
@@ -132,6 +152,9 @@ class Processes:
     def wait(self, timeout: float | None) -> list[Outcome]:
         """Return what happened, waiting up to `timeout` seconds for something to happen."""
         # Only now, so that what a worker is told in one breath wakes it once.
+        if self.happened and timeout != 0:  # what comes of that may be more to tell
+            happened, self.happened = self.happened, []
+            return happened
         while self.unsaid:
             self._flush(self.unsaid.pop())
         ready = self.selector.select(0 if self.happened else timeout)
@@ -152,6 +175,10 @@ class Processes:
         if self.waker is None:
             end, self.waker = socket.socketpair()
             self.selector.register(end, selectors.EVENT_READ, (lambda *_: end.recv(64), 0))
+
+    def _manner(self, _: int, link: Link) -> float:
+        """Return what a worker is to know of a chunk that is sent to it."""
+        return wire.ASHORE * link.duty.ashore
 
     # What the selector says.
 
@@ -186,12 +213,19 @@ class Processes:
         self._lose(number)
 
     def _hear(self, number: int, link: Link, message: Message) -> None:
-        if message.kind == wire.DONE:
+        if message.kind in {wire.DONE, wire.CUT}:
             self._done(number, link, message)
         elif message.kind == wire.READY:
+            if link.asked is not None:
+                learned.forked(2 * (perf_counter() - link.asked))
+            link.pool.proven = True
             self._watch(number, link)
         elif message.first != self.settings.run:  # of a run that did not wait for it
             return
+        elif message.kind == wire.SKIPPED:
+            if link.duty.skipped(message.second):
+                stop = link.duty.answered(link.duty.chunks[0].start, cut=True).start
+                self.happened.append((Done(number, stop, 0.0, cut=True), None))
         elif message.kind == wire.JOINED:
             link.duty.heard = True
             if not link.duty.joined:
@@ -211,20 +245,21 @@ class Processes:
             self.happened.append((Lost(number, swept=True), None))
 
     def _done(self, number: int, link: Link, message: Message) -> None:
-        chunk = link.duty.chunks[0]
-        if message.first == chunk.stop:
-            link.duty.chunks.popleft()
-        else:
-            link.duty.chunks[0] = range(message.first, chunk.stop)
+        chunk = link.duty.answered(message.first, message.kind == wire.CUT)
+        cut = message.kind == wire.CUT and message.first < chunk.stop
         link.duty.heard = True
         block = self._unpack(link, message, message.first - chunk.start)
         if block is None:
-            self.happened.append((Done(number, message.first, 0.0, doubtful=True), None))
+            self.happened.append((Done(number, message.first, 0.0, doubtful=True, cut=cut), None))
             return
-        failed = tuple(chunk.start + offset for offset in sorted(block.failures))
-        berth = link.berth
-        weight, berth.size = len(message.body) + berth.size, 0
-        event = Done(number, message.first, message.seconds, failed, weight=weight)
+        failed: tuple[int, ...] = ()
+        if block.failures:
+            failed = tuple([chunk.start + offset for offset in sorted(block.failures)])
+        weight, berth = len(message.body), link.berth
+        if berth.size:
+            link.duty.heavy = True
+            weight, berth.size = weight + berth.size, 0
+        event = Done(number, message.first, message.seconds, failed, weight=weight, cut=cut)
         self.happened.append((event, block))
 
     def _unpack(self, link: Link, message: Message, count: int) -> Block | None:
@@ -306,7 +341,8 @@ class Processes:
     def close(self) -> None:
         """End the run: busy workers are killed, the others may serve another run."""
         duties = [link.duty for link in self.links.values()]
-        self.definitions.close(all(duty.heard and not duty.chunks for duty in duties))
+        light = self.definitions.light()
+        self.definitions.close(all(duty.clean() for duty in duties))
         for link in self.links.values():
             if link.duty.chunks:
                 link.process.kill()
@@ -315,10 +351,12 @@ class Processes:
             if link.duty.chunks:
                 link.pool.bury(link)
             else:
-                link.say(Message(wire.END, b""))
-                link.outbox.flush()
+                self._leave(link, light)
                 link.pool.give_back(link)
         arenas.rest()
+        self._shut()
+
+    def _shut(self) -> None:
         if self.selector.get_map() is None:  # closed already
             return
         for key in tuple(self.selector.get_map().values()):
@@ -328,15 +366,24 @@ class Processes:
         if self.waker is not None:
             self.waker.close()
 
+    def _leave(self, link: Link, light: bool) -> None:
+        """Tell a worker that the run is over."""
+        if light and link.duty.heard and not link.duty.heavy:  # until the worker wonders
+            link.slot.leave(self.settings.run)
+        else:
+            link.say(Message(wire.END, b""))
+            link.outbox.flush()
+
 
 def launch(count: int) -> float:
     """Return the seconds until `count` workers are up, by what was measured of each step.
 
     On two 2.5 GHz cores: the first interpreter 30 ms (and as much again for what else a cold run
-    must load), a fork 1.2 ms, a warm worker some 0.1 ms; doubled, since a busy machine is slower.
+    must load), a fork 1.2 ms (then as measured here), a warm worker some 0.1 ms; doubled, since a
+    busy machine is slower.
     """
     zygote, idle = warm.warmth()
-    return (0.06 if not zygote else 0.001) + 0.0025 * max(0, count - idle)
+    return (learned.COLD if not zygote else 0.001) + learned.fork() * max(0, count - idle)
 
 
 def _obituary(link: Link) -> str:

@@ -14,15 +14,13 @@ import selectors
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from multiprocessing import process
 from typing import Any, Protocol
 
 from .. import stacks, zygote
-from ..board import Board, above_standard
-
-_BOOT = "import sys; sys.path[:] = {path!r}; from parallelkit.{room} import main; main({arguments})"
+from ..ahead import command, pair, taken, untaken
+from ..board import Board
 
 PATIENCE = 0.2
 """Seconds that a process may take to its end once it has begun: it closes its socket a little
@@ -176,34 +174,13 @@ class ZygoteStarter:
     """Starts workers by way of a zygote, itself started at once."""
 
     def __init__(self) -> None:
-        self.board = Board()
-        self.control, theirs = _pair()
+        launch = taken()
+        self.board, self.control, self.pid = launch.board, launch.control, launch.pid
         self.lock = threading.Lock()
-        with theirs:
-            try:
-                self.pid = self._spawn(theirs)
-            except OSError:
-                self.forget()
-                raise
-
-    def _spawn(self, theirs: socket.socket) -> int:
-        # Numbers above both: the copies made for the zygote overwrite neither original.
-        control = max(theirs.fileno(), self.board.fd) + 1
-        return os.posix_spawn(
-            sys.executable,
-            command("zygote", f"{control}, {control + 1}, {os.getpid()}"),
-            os.environ,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, theirs.fileno(), control),
-                (os.POSIX_SPAWN_DUP2, self.board.fd, control + 1),
-            ],
-            # Whatever the thread that starts us blocks.  Ctrl-C waits until there is a handler.
-            setsigmask=(signal.SIGINT,),
-        )
 
     def start(self, number: int) -> tuple[socket.socket, Popen]:
         """Have the zygote fork worker `number`."""
-        ours, theirs = _pair()
+        ours, theirs = pair()
         with theirs, self.lock:
             request = zygote.REQUEST.pack(zygote.FORK, number)
             try:
@@ -248,6 +225,14 @@ class ZygoteStarter:
         """In a forked copy of the caller: let go of what belongs to the original."""
         self.control.close()
         self.board.close()
+
+
+def discard() -> None:
+    """End the zygote that was launched ahead, if nobody has taken it."""
+    for launch in untaken():
+        launch.forget()
+        with contextlib.suppress(ChildProcessError):  # someone else's os.wait() was faster
+            _wait_or_kill(launch.pid)
 
 
 def _wait_or_kill(child: int) -> None:
@@ -315,7 +300,7 @@ class SpawnStarter:
 
     def start(self, number: int) -> tuple[socket.socket, Popen]:
         """Start an interpreter as worker `number`."""
-        ours, theirs = _pair()
+        ours, theirs = pair()
         with theirs:
             try:
                 child = self._spawn(theirs, number)
@@ -351,27 +336,6 @@ class SpawnStarter:
         self.board.close()
 
     forget = close
-
-
-def _pair() -> tuple[socket.socket, socket.socket]:
-    """Return two connected sockets, neither of which has the number of a standard stream."""
-    pair = socket.socketpair()
-    if os.name != "posix":  # where sockets have no such numbers
-        return pair
-    ours, theirs = (socket.socket(fileno=above_standard(end.detach())) for end in pair)
-    return ours, theirs
-
-
-def command(room: str, arguments: str) -> list[str]:
-    """Return the command line of an interpreter like this one that runs `main` of `room`."""
-    if not sys.executable:
-        raise OSError("sys.executable is empty, so there is no Python to start workers with")
-    given: list[Any] = list(sys.path)
-    path = [each for each in given if isinstance(each, str)]  # imports ignore other things
-    boot = _BOOT.format(path=path, room=room, arguments=arguments)
-    # Private, and what multiprocessing uses itself: flags like -W, -X and -I as they were given.
-    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
-    return [sys.executable, *flags, "-c", boot]
 
 
 def default() -> type[Any]:

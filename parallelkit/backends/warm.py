@@ -16,28 +16,19 @@ import signal
 import socket
 import sys
 import threading
-from collections import deque
 from collections.abc import Iterator
+from time import perf_counter
+from typing import Protocol
 
 from .. import arenas, parcels, wire
-from ..board import SLOTS
+from ..board import SLOTS, Slot
 from ..leases import Berth
 from ..machine import resident
 from ..wire import Message, Outbox, Reader
-from .start import Starter, WorkerProcess, default
+from .duty import Duty
+from .start import Starter, WorkerProcess, default, discard
 
 _END = 1.0  # seconds for a process that was killed to be gone
-
-
-class Duty:
-    """What a worker and the run that has it know of each other."""
-
-    def __init__(self, ashore: bool = False) -> None:
-        self.chunks: deque[range] = deque()
-        self.learned = 0  # definitions sent
-        self.joined = False  # whether the run counts on it
-        self.heard = False  # whether it has taken in what it was sent first
-        self.ashore = ashore  # whether nothing may travel beside the messages
 
 
 class Link:
@@ -57,7 +48,9 @@ class Link:
         self.context: bytes | None = None
         self.berth = Berth(sole=True)
         self.memory = 0  # bytes resident when last looked at
-        self.duty = Duty()
+        self.duty = Duty(self.slot)
+        # When it was asked for, if it need not wait for the zygote to be up.
+        self.asked = perf_counter() if pool.proven else None
 
     def read(self) -> list[Message]:
         """Receive what is there.
@@ -120,6 +113,13 @@ def _unpacked(header: bytes) -> tuple[int, bytes, int, int, float]:
     return kind, b"", first, second, seconds
 
 
+class Parked(Protocol):
+    """A run that is over, with all that one like it needs."""
+
+    def dissolve(self) -> None:
+        """Let go of what is kept for another run; its workers are the pool's."""
+
+
 class Pool:
     """The workers of one starter."""
 
@@ -131,6 +131,8 @@ class Pool:
         self.free: list[int] = []
         self.used = 0
         self.retired = False
+        self.parked: Parked | None = None
+        self.proven = False  # whether any worker has come up
 
     def take(self, count: int, context: bytes) -> list[Link]:
         """Return up to `count` warm workers, those that have `context` in force first."""
@@ -142,6 +144,22 @@ class Pool:
             if not link.alive():
                 self.bury(link)
         return [link for link in taken if link in self.busy]
+
+    def claim(self, links: list[Link]) -> bool:
+        """Take just these workers, if all of them are there."""
+        with self.lock:
+            if not all(link in self.idle for link in links):
+                return False
+            for link in links:
+                self.idle.remove(link)
+            self.busy.update(links)
+        return True
+
+    def park(self, run: Parked | None) -> Parked | None:
+        """Keep a run that is over, for one like it; return the one that was kept before."""
+        with self.lock:
+            before, self.parked = self.parked, run
+        return before
 
     def start(self) -> Link:
         """Return a new worker, which may not be up yet; OSError when there is no room for it."""
@@ -159,7 +177,7 @@ class Pool:
                 heapq.heappush(self.free, number)
             raise
         link = Link(number, sock, WorkerProcess(number, popen), self)
-        link.slot.clear()
+        link.slot.reset()
         with self.lock:
             self.busy.add(link)
         return link
@@ -188,6 +206,9 @@ class Pool:
         with self.lock:
             self.retired = True
             idle, self.idle = self.idle, []
+        parked = self.park(None)
+        if parked is not None:
+            parked.dissolve()
         for link in idle:
             link.close()
         self._rest()
@@ -217,9 +238,13 @@ class Pool:
     def forget(self) -> None:
         """In a forked copy of the process: close what belongs to the original."""
         self.lock = threading.Lock()  # a thread that is not here may have held it
+        self.parked = None
         for link in (*self.idle, *self.busy):
             link.sock.close()
             link.process.forget()
+            link.slot = link.duty.slot = (
+                Slot.apart()
+            )  # the original's worker reads what is written on the board
         self.starter.forget()
 
 
@@ -255,6 +280,7 @@ def shut() -> None:
         old, _current = _current, None
     if old is not None:
         old[1].retire()
+    discard()
     arenas.shut()
     parcels.kept.shut()
 

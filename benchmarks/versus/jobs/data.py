@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 import parallelkit
-from benchmarks.array_peers import ready as made_beforehand
 from benchmarks.versus.jobs.job import Job
 from benchmarks.versus.peers import WORKERS
 from benchmarks.versus.work import (
@@ -45,7 +44,7 @@ def numbers(count: int, _: float) -> range:
 
 
 def large(count: int, _: float) -> tuple[Any, range]:
-    return np.ones(200 * MEGABYTE), range(count)
+    return np.ones(count * MEGABYTE), range(count)
 
 
 def captured(way: Any) -> Any:
@@ -159,13 +158,10 @@ JOBS = [
         size=1, limit="copies",
     ),
     Job(
-        "array-results-ready", "32 arrays of 8 MB as results, made before", 32, numbers,
-        made_beforehand, size=1, limit="copies",
-    ),
-    Job(
         "captured", "200 items of a function that captures 200 MB", 200, large, row,
         limit="loop",
         whole=True,
+        fewer=20,
         ways={
             "serial": captured(lambda _, big, items: [row(big, number) for number in items]),
             "parallelkit/newcomer": partly("newcomer"),

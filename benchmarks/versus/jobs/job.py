@@ -1,4 +1,4 @@
-"""What a job is: inputs, a function, how each library does it best, and what nobody can beat."""
+"""What a job is: inputs, a function, how each library does it best, and its limit."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What pmap costs where it cannot win: calls that are over before workers could help.
 
-    python -m benchmarks.small_calls [--quick]
+    python -m benchmarks.micro.small_calls [--quick]
 
 `pmap(f, xs)` without `workers=` against `[f(x) for x in xs]`, `f` taking about half a microsecond.
 Cold: the first call of a fresh process, which does nothing else; one process for each measurement,

@@ -1,6 +1,6 @@
 """What having parallelkit costs before it does anything: imports, and processes that wait.
 
-    python -m benchmarks.footprint [--quick]
+    python -m benchmarks.micro.footprint [--quick]
 
 Imports: CPU time of the import statement alone, in fresh processes, interleaved, medians, beside
 joblib's.  Memory: USS (what would come free if the process ended) of processes that wait between

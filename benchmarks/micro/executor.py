@@ -1,6 +1,6 @@
 """What a task costs: to submit, to have done with many others, and to have done alone.
 
-    python -m benchmarks.executor [--quick]
+    python -m benchmarks.micro.executor [--quick]
 
 `abs` on integers, which is next to nothing, with two workers.  Beside `Executor` stand the
 standard library's three ways.  Rounds are interleaved; medians are told, and the least, which on a

@@ -1,6 +1,6 @@
 """What sending costs: one chunk to a worker and back, and one item in a large chunk.
 
-    python -m benchmarks.hop [--quick]
+    python -m benchmarks.micro.hop [--quick]
 
 `abs` on integers, which is next to nothing, so that all that is measured is the journey.  Chunks of
 one item give the price of a chunk, in time and in CPU time of the caller (who serves all workers,

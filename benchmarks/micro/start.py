@@ -1,6 +1,6 @@
 """What a user waits for workers: the first call, further workers, calls while they are up.
 
-    python -m benchmarks.start [--quick]
+    python -m benchmarks.micro.start [--quick]
 
 Cold: a fresh process whose first call has its items run by two workers (`workers=2`), from the call
 to its first result (`imap`) and to all (`pmap`); the function is the script's own.  Warm: the same

@@ -1,0 +1,117 @@
+"""The first process that workers need, started before the caller has loaded what it needs itself.
+
+A zygote takes as long to be up as the caller takes to load its half of the machinery, so both had
+better go on at the same time.  Holds how a zygote is launched, and one that was launched ahead.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+from .board import Board, above_standard
+
+TYPE_CHECKING = False  # type checkers take it for true, and importing `typing` costs 5 ms
+if TYPE_CHECKING:
+    from typing import Any
+
+_BOOT = "import sys; sys.path[:] = {path!r}; from parallelkit.{room} import main; main({arguments})"
+
+
+class Launch:
+    """A zygote that was launched, and what the caller has of it."""
+
+    def __init__(self) -> None:
+        self.board = Board()
+        self.control, theirs = pair()
+        with theirs:
+            try:
+                self.pid = self._spawn(theirs)
+            except OSError:
+                self.forget()
+                raise
+
+    def _spawn(self, theirs: socket.socket) -> int:
+        import signal
+
+        # Numbers above both: the copies made for the zygote overwrite neither original.
+        control = max(theirs.fileno(), self.board.fd) + 1
+        return os.posix_spawn(
+            sys.executable,
+            command("zygote", f"{control}, {control + 1}, {os.getpid()}"),
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, theirs.fileno(), control),
+                (os.POSIX_SPAWN_DUP2, self.board.fd, control + 1),
+            ],
+            # Whatever the thread that starts us blocks.  Ctrl-C waits until there is a handler.
+            setsigmask=(signal.SIGINT,),
+        )
+
+    def forget(self) -> None:
+        """Let go of it, which ends it unless a copy of this process has it too."""
+        self.control.close()
+        self.board.close()
+
+
+_launched: list[Launch] = []
+
+
+def prepare() -> None:
+    """Launch a zygote, if workers are sure to be wanted and there is none."""
+    there = "parallelkit.backends.warm" in sys.modules  # whose pool knows better
+    if there or _launched or os.name != "posix" or os.environ.get("PARALLELKIT_START"):
+        return
+    try:
+        _launched.append(Launch())
+    except OSError:  # who wants it will say so
+        return
+
+
+def taken() -> Launch:
+    """Return the zygote that was launched ahead, or a new one."""
+    try:
+        return _launched.pop()
+    except IndexError:
+        return Launch()
+
+
+def untaken() -> list[Launch]:
+    """Return what was launched ahead, which then is the caller's to end."""
+    found = _launched[:]
+    _launched.clear()
+    return found
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected sockets, neither of which has the number of a standard stream."""
+    ends = socket.socketpair()
+    if os.name != "posix":  # where sockets have no such numbers
+        return ends
+    ours, theirs = (socket.socket(fileno=above_standard(end.detach())) for end in ends)
+    return ours, theirs
+
+
+def command(room: str, arguments: str) -> list[str]:
+    """Return the command line of an interpreter like this one that runs `main` of `room`."""
+    import subprocess
+
+    if not sys.executable:
+        raise OSError("sys.executable is empty, so there is no Python to start workers with")
+    given: list[Any] = list(sys.path)
+    path = [each for each in given if isinstance(each, str)]  # imports ignore other things
+    boot = _BOOT.format(path=path, room=room, arguments=arguments)
+    # Private, and what multiprocessing uses itself: flags like -W, -X and -I as they were given.
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
+    return [sys.executable, *flags, "-c", boot]
+
+
+def _forget() -> None:
+    """In a forked copy of the process: it is the original's."""
+    while _launched:
+        _launched.pop().forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,122 @@
+"""Runs that are like the one before: the same function on the same workers.
+
+What a short run costs is mostly what it takes to begin one: the surroundings to look at, the
+function to pickle, workers to take and to tell.  If nothing of that can have changed, a run that is
+over is kept, its workers go back to the pool all the same, and if they are still there the next
+begins with its first chunks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import wire
+from ..context import capture
+from ..events import Joined
+from ..steady import made_of, same
+from ..worker import Settings
+from . import warm
+from .duty import Duty
+from .processes import Processes
+from .warm import Link
+
+
+def opened(root: tuple[Any, ...], most: int, share: int, settings: Settings) -> Processes:
+    """Return worker processes for a run, perhaps those of the last, as they stand there."""
+    fn, make_state, op = root
+    plain = make_state is None and op is None and settings == Settings(urgent=settings.urgent)
+    parts = made_of(fn) if plain else None
+    if parts is None:
+        return Processes(root, most, share, settings)
+    parked = warm.pool().park(None)
+    if isinstance(parked, Repeated):
+        if parked.resume(parts, most, share, settings):
+            return parked
+        parked.dissolve()
+    return Repeated(parts, root, most, share, settings)
+
+
+class Repeated(Processes):
+    """Worker processes for runs of one function, one after the other."""
+
+    def __init__(
+        self,
+        parts: tuple[Any, ...],
+        root: tuple[Any, ...],
+        most: int,
+        share: int,
+        settings: Settings,
+    ) -> None:
+        super().__init__(root, most, share, settings)
+        self.parts = parts
+        self.duties: dict[int, Duty] = {}  # of the run that is over
+        self.offered = False  # whether its workers are here, and were not asked for yet
+        self.resting: set[int] = set()  # those that were not told of another
+
+    def resume(self, parts: tuple[Any, ...], most: int, share: int, settings: Settings) -> bool:
+        """Make ready for another run, if it is like the last and all its workers are there."""
+        alike = same(self.parts, parts) and most == self.most
+        alike = alike and settings._replace(run=self.settings.run) == self.settings
+        links = self.links
+        if not alike or capture(share) != self.context or not self.pool.claim([*links.values()]):
+            return False
+        if all(link.duty is self.duties[n] and link.alive() for n, link in links.items()):
+            self.offered, self.resting = True, set(links)
+            for link in links.values():
+                link.slot.leave(0)
+            return True
+        for link in links.values():
+            self.pool.give_back(link) if link.alive() else self.pool.bury(link)
+        return False
+
+    def start(self, count: int) -> None:
+        """Take the workers of the last run if as many are asked for, else any."""
+        if self.offered:
+            self.offered = False
+            if count == len(self.links):
+                for number, link in self.links.items():
+                    link.duty.joined = True  # what it may say of the last run is no news
+                    self.happened.append((Joined(number), None))
+                return
+            for number in tuple(self.links):
+                link = self._part(number)
+                self.pool.give_back(link)
+            self.resting.clear()
+        super().start(count)
+
+    def _manner(self, number: int, link: Link) -> float:
+        how = super()._manner(number, link)
+        if number in self.resting:
+            self.resting.remove(number)
+            how += wire.AGAIN
+        return how
+
+    def close(self) -> None:
+        """End the run, and keep what another like it needs."""
+        if self.duties and self.pool.parked is self:  # a second time
+            return
+        if not self._lasts():
+            super().close()
+            return
+        self.duties = {number: link.duty for number, link in self.links.items()}
+        self.offered = False
+        for link in self.links.values():
+            link.slot.leave(-self.settings.run)
+            self.pool.give_back(link)
+        before = self.pool.park(self)
+        if before is not None:
+            before.dissolve()
+
+    def _lasts(self) -> bool:
+        """Return whether nothing has happened that makes another run different."""
+        links, pool = self.links.values(), self.pool
+        quiet = bool(links) and not (self.deaths or self.unsaid or pool.retired)
+        for link in links:
+            up = link.pool is pool and link.process.pid is not None and not link.outbox
+            quiet = quiet and up and not (link.duty.heavy or link.duty.chunks or link.duty.ghosts)
+        return quiet and self.definitions.light() and self.definitions.lone()
+
+    def dissolve(self) -> None:
+        """Let go of what is kept for another run; its workers are the pool's."""
+        self.links.clear()
+        self._shut()

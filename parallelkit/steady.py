@@ -1,0 +1,87 @@
+"""Functions of which nothing can change from one call to the next.
+
+Such a function need not be pickled, sent and unpickled again for workers that had it in the call
+before, which is most of what a short call costs.  What a function is made of is compared by
+identity: its code, its defaults, what it has closed over, and the globals that it names.  Whatever
+can be changed in place (a list, a class of the script's) is no part of one.
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from functools import lru_cache
+from itertools import chain
+from operator import is_
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from typing import Any
+
+from .definitions import Names
+
+_FIXED = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis))
+"""What cannot change.  Exact types: an instance of a subclass can have attributes."""
+
+_UNCHECKED = frozenset({"globals", "exec", "eval", "vars", "locals", "setattr", "__builtins__"})
+"""Names through which a function can change what it does not name."""
+
+_NOTHING = object()  # in place of a global that there is not: a builtin, or an attribute's name
+
+
+def made_of(fn: Any) -> tuple[Any, ...] | None:
+    """Return what `fn` is made of, to be given to `same`, None if that can change."""
+    if type(fn) is BuiltinFunctionType and isinstance(fn.__self__, ModuleType):
+        return (fn,)
+    if type(fn) is not FunctionType or fn.__dict__:
+        return None
+    names = Names()
+    if not names.defines(fn) and names.finds(fn, fn.__qualname__):
+        return fn, fn.__code__  # it goes by name, and the worker keeps its module anyway
+    named = _globals(fn.__code__)
+    if named is None:
+        return None
+    found = [fn.__globals__.get(name, _NOTHING) for name in named]
+    cells = [cell.cell_contents for cell in fn.__closure__ or ()]
+    annotations = fn.__annotations__.values()
+    fixed = chain(fn.__defaults__ or (), (fn.__kwdefaults__ or {}).values(), cells, annotations)
+    parts = [fn.__code__, fn.__globals__, fn.__name__, fn.__qualname__, fn.__module__, *found]
+    others = list(fixed)
+    lasting = all(_lasting(each, names) for each in found)
+    if not lasting or not all(_lasting(each, names) for each in others):
+        return None
+    return (*parts, *others, *(fn.__kwdefaults__ or ()))
+
+
+def same(before: tuple[Any, ...] | None, now: tuple[Any, ...] | None) -> bool:
+    """Return whether two functions are made of the same."""
+    if before is None or now is None or len(before) != len(now):
+        return False
+    return all(map(is_, before, now))
+
+
+def _lasting(found: Any, names: Names) -> bool:
+    kind = type(found)
+    if found is _NOTHING or kind in _FIXED:
+        return True
+    if kind is type and getattr(builtins, found.__name__, None) is found:
+        return True
+    if kind is ModuleType:
+        name = getattr(found, "__name__", None)
+        return sys.modules.get(str(name)) is found and names.importable(str(name))
+    return kind is BuiltinFunctionType and isinstance(getattr(found, "__self__", None), ModuleType)
+
+
+@lru_cache(maxsize=256)
+def _globals(code: CodeType) -> tuple[str, ...] | None:
+    """Return the names in `code` that may be globals, None if it may change one."""
+    from opcode import opmap
+
+    changing = {opmap[name] for name in ("STORE_GLOBAL", "DELETE_GLOBAL")}
+    names: dict[str, None] = {}
+    codes = [code]
+    while codes:
+        code = codes.pop()
+        if changing.intersection(code.co_code[::2]) or _UNCHECKED.intersection(code.co_names):
+            return None
+        names.update(dict.fromkeys(code.co_names))
+        codes += [each for each in code.co_consts if isinstance(each, CodeType)]
+    return tuple(names)

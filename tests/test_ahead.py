@@ -1,0 +1,108 @@
+"""A zygote that is launched ahead is the one that is used, and is gone if it is not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from typing import Any
+
+import psutil
+import pytest
+
+from parallelkit import ahead
+
+posix = pytest.mark.skipif(os.name != "posix", reason="a zygote forks")
+
+
+def script(text: str, **environment: str) -> str:
+    """Return what a fresh interpreter prints, which loads this parallelkit."""
+    run = subprocess.run(
+        [sys.executable, "-c", text],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    assert run.stderr == ""
+    return run.stdout
+
+
+USED = """
+import os
+from parallelkit import ahead
+ahead.prepare()
+ahead.prepare()  # once is enough
+(launch,) = ahead._launched
+from parallelkit import pmap
+assert len(set(pmap(lambda _: os.getppid(), range(4), workers=2))) == 1
+assert pmap(lambda _: os.getppid(), [0], workers=2) == [launch.pid]
+assert not ahead._launched
+"""
+
+
+@posix
+def test_the_one_that_was_launched_ahead_is_used() -> None:
+    assert script(USED) == ""
+
+
+UNUSED = """
+import os, psutil
+from parallelkit import ahead
+ahead.prepare()
+print(ahead._launched[0].pid)
+"""
+
+
+@posix
+def test_one_that_nobody_wants_ends_with_its_caller() -> None:
+    pid = int(script(UNUSED))
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).wait(30)
+    assert not psutil.pid_exists(pid)
+
+
+def test_none_is_launched_where_workers_are_started_otherwise() -> None:
+    text = "from parallelkit import ahead; ahead.prepare(); print(ahead._launched)"
+    assert script(text, PARALLELKIT_START="spawn") == "[]\n"
+
+
+FAILS = """
+from parallelkit import pmap
+try:
+    pmap(lambda x: 1 // x, [1, 0])
+except ZeroDivisionError as error:
+    print(error.index)
+import psutil
+print(psutil.Process().children())
+"""
+
+
+def test_an_error_of_a_small_call_launches_nothing() -> None:
+    assert script(FAILS) == "1\n[]\n"
+
+
+@posix
+def test_where_none_can_be_launched_the_one_who_wants_it_is_told(monkeypatch: Any) -> None:
+    monkeypatch.setattr(sys, "executable", "")
+    monkeypatch.delitem(sys.modules, "parallelkit.backends.warm", raising=False)
+    ahead.prepare()
+    assert not ahead._launched
+    with pytest.raises(OSError, match=r"^sys\.executable is empty"):
+        ahead.taken()
+
+
+DISCARDED = """
+import psutil
+from parallelkit import ahead
+ahead.prepare()
+from parallelkit.backends import warm
+warm.shut()
+print(ahead._launched, psutil.Process().children())
+"""
+
+
+@posix
+def test_one_that_nobody_wants_ends_with_the_workers() -> None:
+    assert script(DISCARDED) == "[] []\n"

@@ -1,0 +1,118 @@
+"""A run like the one before begins where that ended, and nobody can tell."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import faults
+import pytest
+
+from parallelkit import imap, pmap
+from parallelkit.backends import warm
+from parallelkit.backends.repeated import Repeated
+
+
+@pytest.fixture(autouse=True)
+def limit() -> Any:
+    with faults.limited():
+        yield
+
+
+def kept() -> Any:
+    return warm.pool().parked
+
+
+PID = lambda _: os.getpid()
+
+
+def test_workers_and_what_they_know_are_used_again() -> None:
+    first = set(pmap(PID, range(2), workers=2, chunksize=1))
+    run = kept()
+    assert isinstance(run, Repeated)
+    assert set(pmap(PID, range(2), workers=2, chunksize=1)) <= first
+    assert kept() is run
+    assert set(run.links.values()) == set(warm.pool().idle)
+
+
+def test_another_function_has_workers_told() -> None:
+    for x in range(4):
+        assert pmap(lambda y, x=x: (x, y), range(2), workers=2) == [(x, 0), (x, 1)]
+        assert pmap(lambda y: -y, range(2), workers=2) == [0, -1]
+
+
+def test_more_or_fewer_workers_may_be_asked_for() -> None:
+    for workers in 1, 2, 1, 3, 2, 2:
+        assert pmap(lambda x: x, range(3), workers=workers, chunksize=1) == [0, 1, 2]
+        assert pmap(lambda x: x, range(workers), workers=3, chunksize=1) == [*range(workers)]
+
+
+def test_what_a_function_did_to_its_worker_is_undone_between_runs(tmp_path: Any) -> None:
+    def move(to: str) -> tuple[str, str | None]:
+        before = os.getcwd(), os.environ.get("PARALLELKIT_TEST")
+        os.chdir(to)
+        os.environ["PARALLELKIT_TEST"] = to
+        return before
+
+    here = os.getcwd()
+    for _ in range(3):
+        assert pmap(move, [str(tmp_path)], workers=1) == [(here, None)]
+
+
+def test_surroundings_that_changed_are_seen(monkeypatch: Any) -> None:
+    for value in "abc":
+        monkeypatch.setenv("PARALLELKIT_TEST", value)
+        assert pmap(lambda _: os.environ["PARALLELKIT_TEST"], [0], workers=1) == [value]
+
+
+def test_a_worker_that_died_meanwhile_is_replaced() -> None:
+    (pid,) = pmap(PID, [0], workers=1)
+    os.kill(pid, signal.SIGKILL)
+    (link,) = kept().links.values()
+    link.process.ended(30)
+    (other,) = pmap(PID, [0], workers=1)
+    assert other != pid
+
+
+def test_a_run_that_failed_is_not_gone_on_with() -> None:
+    def fail(x: int) -> int:
+        return 1 // x
+
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            pmap(fail, [0], workers=1)
+        assert pmap(fail, [1], workers=1) == [1]
+
+
+def test_two_at_a_time_do_not_share_workers() -> None:
+    pmap(PID, range(2), workers=2, chunksize=1)
+    for _ in range(3):
+        one = imap(PID, range(4), workers=2, chunksize=1)
+        first = next(one)
+        assert first not in pmap(PID, range(2), workers=2, chunksize=1)
+        assert len([first, *one]) == 4
+
+
+def test_a_class_of_the_items_goes_as_it_is_now() -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec("class C:\n    kind = 'a'", names)
+    made = names["C"]
+    import __main__
+
+    __main__.C = made  # type: ignore[attr-defined]
+    try:
+        for kind in "abc":
+            made.kind = kind
+            assert pmap(lambda each: each.kind, [made()], workers=1) == [kind]
+    finally:
+        del __main__.C  # type: ignore[attr-defined]
+
+
+def test_an_array_that_was_changed_in_between_goes_as_it_is_now() -> None:
+    import numpy as np
+
+    array = np.zeros(1 << 18)
+    for value in range(3):
+        array[:] = value
+        assert pmap(lambda each: float(each[0]), [array, array], workers=1) == [value, value]
