@@ -64,7 +64,8 @@ def needed() -> float:
 
     deadline = time.monotonic() + RELEASED
     while True:
-        summary = memory_summary(stats_only=True)
+        # By its address, as there may be others on this machine.
+        summary = memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
         percent = float(summary.partition("full, ")[2].partition("% needed")[0])
         if not percent or time.monotonic() > deadline:
             return percent
