@@ -73,8 +73,13 @@ def end(mark: str, order: tuple[str, ...]) -> None:
         for each in asked:
             each.terminate()
         psutil.wait_procs(asked, timeout=5.0)
-    for each in marked(mark):
-        each.kill()
+    looks = 0
+    while looks < 3:  # one that is being started just now may be missed by a look
+        left = marked(mark)
+        for each in left:
+            each.kill()
+        psutil.wait_procs(left, timeout=5.0)
+        looks = 0 if left else looks + 1
     assert_gone(mark)
 
 
