@@ -21,7 +21,6 @@ from parallelkit.chunking import NOTABLE, PROBE, Pace, split
 from parallelkit.events import (
     HOME,
     Begin,
-    Cancel,
     Command,
     Done,
     Event,
@@ -135,9 +134,7 @@ class Run:
         else:
             self._record_rare(event, now)
 
-    def _record_rare(
-        self, event: Begin | Refused | Offered | Lost | Strained | Tick | Cancel, now: float
-    ) -> None:
+    def _record_rare(self, event: Event, now: float) -> None:
         staff = self.staff
         if isinstance(event, Begin):
             self.input.begin(event.length, event.pulled, event.done)

@@ -127,14 +127,7 @@ class World:
                 assert not self.strained or (count == 1 and not self.holders())
                 self.asked = count
             case Start(count):
-                assert count > 0
-                if self.strained:
-                    assert count == 1
-                    assert set(self.chunks) == {HOME}
-                    assert not self.joining
-                self.joining += itertools.islice(self.numbers, count)
-                present = len(self.chunks) - 1 + len(self.joining)
-                assert present <= self.most, "too many workers"
+                self.start(count)
             case Work(chunk, budget):
                 assert self.limits.home
                 assert budget > 0
@@ -161,6 +154,16 @@ class World:
                 self.give(chunk)
             case Fail() | Finish():
                 self.end = command
+
+    def start(self, count: int) -> None:
+        assert count > 0
+        if self.strained:
+            assert count == 1
+            assert set(self.chunks) == {HOME}
+            assert not self.joining
+        self.joining += itertools.islice(self.numbers, count)
+        present = len(self.chunks) - 1 + len(self.joining)
+        assert present <= self.most, "too many workers"
 
     def take(self, worker: int, chunk: range, depth: int) -> None:
         assert chunk

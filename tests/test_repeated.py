@@ -31,7 +31,9 @@ def test_workers_and_what_they_know_are_used_again() -> None:
     first = set(pmap(PID, range(2), workers=2, chunksize=1))
     run = kept()
     assert isinstance(run, Repeated)
-    assert set(pmap(PID, range(2), workers=2, chunksize=1)) <= first
+    workers = {link.process.pid for link in run.links.values()}
+    assert first <= workers  # one may have been quick enough to have both
+    assert set(pmap(PID, range(2), workers=2, chunksize=1)) <= workers
     assert kept() is run
     assert set(run.links.values()) == set(warm.pool().idle)
 

@@ -59,7 +59,7 @@ class Processes:
         self.numbers = itertools.count(1)
         self.happened: list[Outcome] = []
         self.selector: selectors.BaseSelector = selectors.DefaultSelector()
-        self.waker: socket.socket | None = None
+        self.waker: tuple[socket.socket, socket.socket] | None = None
 
     def start(self, count: int) -> None:
         """Take or start `count` workers; the run's definitions are with them before they are up."""
@@ -168,12 +168,13 @@ class Processes:
     def wake(self) -> None:
         """Make a `wait` that another thread is in return now."""
         if self.waker is not None:
-            self.waker.send(b"\0")
+            self.waker[1].send(b"\0")
 
     def wakeable(self) -> None:
         """Make ready for `wake`."""
         if self.waker is None:
-            end, self.waker = socket.socketpair()
+            self.waker = socket.socketpair()
+            end = self.waker[0]
             self.selector.register(end, selectors.EVENT_READ, (lambda *_: end.recv(64), 0))
 
     def _manner(self, _: int, link: Link) -> float:
@@ -357,14 +358,9 @@ class Processes:
         self._shut()
 
     def _shut(self) -> None:
-        if self.selector.get_map() is None:  # closed already
-            return
-        for key in tuple(self.selector.get_map().values()):
-            if not isinstance(key.fileobj, int):  # the other end of the waker
-                key.fileobj.close()  # type: ignore[attr-defined]
-        self.selector.close()
-        if self.waker is not None:
-            self.waker.close()
+        self.selector.close()  # not what is watched with it: that is the workers'
+        for end in self.waker or ():
+            end.close()
 
     def _leave(self, link: Link, light: bool) -> None:
         """Tell a worker that the run is over."""
