@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-# The first product starts the threads of the BLAS, which then live as long as the process does.
-np.ones((64, 64)) @ np.ones((64, 64))
+# The first large product starts the threads of the BLAS, which live until the process ends or is
+# forked; so one comes before each test, lest a test's own be the first.  Smaller ones start none.
+SQUARE = np.ones((128, 128))
 
 # The same examples each time, for a test that fails must fail again; no deadline, for a machine
 # may be slow; no database, for nothing is left behind.  HYPOTHESIS_PROFILE=explore looks further.
@@ -46,6 +47,7 @@ def leaves_nothing(outer_folder: str) -> Iterator[None]:
     folder = os.path.join(outer_folder, str(len(os.listdir(outer_folder))))
     os.mkdir(folder)
     os.environ["TMPDIR"] = tempfile.tempdir = folder
+    SQUARE @ SQUARE
     before = leaks.take(folder)
     try:
         yield
