@@ -193,12 +193,11 @@ def test_each_kind_of_segment(kind: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_results_that_are_dropped_are_freed() -> None:
     results = pmap(big, range(10), workers=2)
-    (link, *_) = warm.pool().idle
-    used = [segment[1 : 1 + 64].count(1) for segment in link.berth.segments.values()]
-    assert sum(used) > 0
+    # Of both workers: one of them may have had all items.
+    segments = [each for link in warm.pool().idle for each in link.berth.segments.values()]
+    assert sum(segment[1 : 1 + 64].count(1) for segment in segments) > 0
     del results
-    used = [segment[1 : 1 + 64].count(1) for segment in link.berth.segments.values()]
-    assert sum(used) == 0
+    assert sum(segment[1 : 1 + 64].count(1) for segment in segments) == 0
 
 
 def add_to(shared: Any, _: int) -> None:
