@@ -25,8 +25,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
 
-from PIL import Image
-
 from benchmarks import ROOT, machine_line, quick, table
 
 PAGE = ROOT / "docs/how-to/web-app.md"
@@ -104,6 +102,8 @@ def measured(port: int, path: str, picture: bytes, seconds: float) -> tuple[list
 def picture() -> bytes:
     """Return one as a PNG file."""
     file = io.BytesIO()
+    from PIL import Image
+
     Image.effect_mandelbrot((SIDE, SIDE), (-3, -2.5, 2, 2.5), 20).save(file, "PNG")
     return file.getvalue()
 
