@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from contextvars import Token
+import threading
+from collections import Counter
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +31,15 @@ PACKAGES = {"distributed": "dask", "ray": "ray", "mpi4py": "mpi"}
 which also is the package that a room needs."""
 
 
+_before: ContextVar[tuple[tuple[Any, tuple[Any, bool] | None], ...]] = ContextVar(
+    "before", default=()
+)
+"""The `with` blocks that this code is in, and what was chosen before each."""
+
+_lock = threading.Lock()
+_blocks: Counter[str] = Counter()  # that are open in any thread, by name or address
+
+
 class Choice(NamedTuple):
     """A backend: one of ours, or another engine, where `depth` workers share a place."""
 
@@ -42,7 +53,7 @@ class backend:  # noqa: N801  # it is used as a function is
 
     The choice holds for this thread or task of an event loop, and goes before the variable
     `PARALLELKIT_BACKEND`.  An engine that was connected to or started by its name or address is
-    left when the block ends; one that was handed over stays as it is.
+    left when the last block that names it ends; one that was handed over stays as it is.
 
     Args:
         given: What `backend=` of `pmap` takes.
@@ -56,11 +67,14 @@ class backend:  # noqa: N801  # it is used as a function is
     def __init__(self, given: Any) -> None:
         _room(given, "backend")
         self.given = given
-        self._tokens: list[Token[tuple[Any, bool] | None]] = []
 
     def __enter__(self) -> None:
         """Choose it."""
-        self._tokens.append(chosen.set((self.given, lodged.get())))
+        _before.set((*_before.get(), (self, chosen.get())))
+        chosen.set((self.given, lodged.get()))
+        if isinstance(self.given, str):
+            with _lock:
+                _blocks[self.given] += 1
 
     def __exit__(
         self,
@@ -69,11 +83,25 @@ class backend:  # noqa: N801  # it is used as a function is
         traceback: TracebackType | None,
     ) -> None:
         """Let the choice before it hold again."""
-        chosen.reset(self._tokens.pop())
-        name = _room(self.given, "backend")
-        room = sys.modules.get(f"{__package__}.backends.{name}")
-        if isinstance(self.given, str) and room is not None and hasattr(room, "leave"):
-            room.leave(self.given)
+        blocks = _before.get()
+        if blocks and blocks[-1][0] is self:  # else another context began this one
+            _before.set(blocks[:-1])
+            chosen.set(blocks[-1][1])
+        if isinstance(self.given, str) and _closed(self.given):
+            name = _room(self.given, "backend")
+            room = sys.modules.get(f"{__package__}.backends.{name}")
+            if room is not None and hasattr(room, "leave"):
+                room.leave(self.given)
+
+
+def _closed(given: str) -> bool:
+    """Record that a block has ended; return whether it was the last that names this backend."""
+    with _lock:
+        _blocks[given] -= 1
+        if _blocks[given] > 0:
+            return False
+        del _blocks[given]
+        return True
 
 
 def choose(given: Any, workers: int | None) -> Choice:
@@ -123,9 +151,10 @@ def _room(given: Any, where: str) -> str | None:
 def _room_of_object(given: Any) -> str:
     from concurrent.futures import Executor
 
-    package = type(given).__module__.partition(".")[0]
-    if package in PACKAGES:
-        return PACKAGES[package]
+    for cls in type(given).__mro__:  # it may be of a class of the user's own
+        package = cls.__module__.partition(".")[0]
+        if package in PACKAGES:
+            return PACKAGES[package]
     if isinstance(given, Executor) or (callable(given) and not isinstance(given, type)):
         return "executor"
     if isinstance(given, type) and issubclass(given, Executor):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from itertools import islice
 from time import perf_counter
@@ -24,7 +25,10 @@ worker that dies can lose, and far more than the longest chunk was meant to take
 
 _LOOK = 100e-6  # seconds between two looks at the clock, which take 0.1 us each
 
-_turn = threading.RLock()  # the global generators are one for all threads of a process
+_generators = threading.RLock()  # the global ones are one for all threads of a process
+
+_lent: ContextVar[Any] = ContextVar("lent", default=None)
+"""While an item has the generators, the lock of threads that work for it, as it waits for them."""
 
 
 @dataclass(slots=True)
@@ -95,14 +99,19 @@ class _Turn:
 
     def __init__(self) -> None:
         self.kept = Kept()
+        self.lock = _lent.get() or _generators
+        self.lent: Token[Any] | None = None
 
     def __enter__(self) -> None:
-        _turn.acquire()
+        self.lock.acquire()
+        self.lent = _lent.set(threading.RLock())
         self.kept.__enter__()
 
     def __exit__(self, *_: object) -> None:
         self.kept.__exit__()
-        _turn.release()
+        if self.lent is not None:
+            _lent.reset(self.lent)
+        self.lock.release()
 
 
 def _each(fn: Callable[..., Any], items: Iterable[Any], keep: Callable[[Any], None]) -> None:

@@ -100,6 +100,37 @@ def test_a_function_that_makes_something_else_is_told():
     )
 
 
+class Plain(ThreadPoolExecutor):
+    """Has no `cancel_futures`, as executors of others may."""
+
+    def shutdown(self, wait=True):
+        super().shutdown(wait)
+
+
+def test_an_executor_that_is_made_needs_no_more_than_the_usual_methods():
+    assert pmap(abs, range(10), backend=lambda: Plain(2)) == list(range(10))
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_threads_that_cannot_be_made_ready_are_no_items_fault(made, caplog):
+    def fail():
+        raise OSError("no licence")
+
+    def make():
+        return ThreadPoolExecutor(1, initializer=fail)
+
+    executor = make()
+    with pytest.raises(NoWorkers) as caught:
+        pmap(abs, range(10), backend=make if made else executor)
+    executor.shutdown()
+
+    assert str(caught.value) == (
+        "the ThreadPoolExecutor given as backend cannot run tasks: BrokenThreadPool: "
+        "A thread initializer failed, the thread pool is not usable anymore"
+    )
+    assert "no licence" in caplog.text
+
+
 def test_what_was_made_here_is_shut_down():
     made = []
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from types import SimpleNamespace
 
 import pytest
 
@@ -63,6 +65,50 @@ def test_code_that_an_engine_runs_chooses_for_itself(monkeypatch):
         finally:
             lodged.reset(marked)
         assert choose(None, None).name == "threads"
+
+
+def test_one_block_may_be_entered_in_several_contexts_and_within_itself():
+    block, first, second = backend("threads"), copy_context(), copy_context()
+    for context in (first, second, first):
+        context.run(block.__enter__)
+
+    found = []
+    for context in (first, first, second):
+        context.run(block.__exit__, None, None, None)
+        found.append([each.run(choose, None, None).name for each in (first, second)])
+
+    assert found == [["threads"] * 2, ["processes", "threads"], ["processes"] * 2]
+
+
+def test_a_block_that_ends_in_another_context_changes_nothing_there():
+    block = backend("threads")
+    copy_context().run(block.__enter__)
+
+    with backend("serial"):
+        block.__exit__(None, None, None)
+        assert choose(None, None).name == "serial"
+
+
+def test_an_engine_is_left_when_the_last_block_that_names_it_ends(monkeypatch):
+    left: list[str] = []
+    room = SimpleNamespace(leave=left.append)
+    monkeypatch.setitem(sys.modules, "parallelkit.backends.dask", room)
+
+    with backend("dask://a:1"):
+        with backend("dask://a:1"), backend("dask://b:1"):
+            pass
+        assert left == ["dask://b:1"]
+    assert left == ["dask://b:1", "dask://a:1"]
+
+
+def test_an_object_of_a_class_of_the_users_is_known_by_its_kin():
+    class Client:
+        __module__ = "distributed.client"
+
+    class Mine(Client):
+        pass
+
+    assert selection._room_of_object(Mine()) == "dask"
 
 
 NAMES = (

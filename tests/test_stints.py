@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import threading
+from contextvars import copy_context
 
 import numpy as np
 import pytest
@@ -96,3 +98,24 @@ def test_numbers_are_drawn_as_for_the_item_and_the_generators_are_left_as_they_w
 
         assert stint.values[1] == expected
         assert random.getstate() == before
+
+
+def test_threads_that_work_for_an_item_have_its_turn():
+    def draw() -> float:
+        calls, surroundings = seeded([0], 7, 0)
+        stint = Stint()
+        with surroundings:
+            stint.run(lambda _: random.random(), calls, 1, single=True)
+        return stint.values[0]
+
+    alone = draw()
+    drawn = []
+    _, surroundings = seeded([0], 5, 0)
+    with surroundings:
+        thread = threading.Thread(
+            target=copy_context().run, args=(lambda: drawn.append(draw()),), daemon=True
+        )
+        thread.start()
+        thread.join(30)  # it would wait for ever
+
+    assert drawn == [alone]

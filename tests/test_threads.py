@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
+import decimal
+import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from parallelkit import imap, pmap
+from parallelkit import amap, imap, pmap
 
 
 def test_items_are_the_callers_own():
@@ -55,3 +60,37 @@ def test_an_iterator_that_is_left_begins_nothing_more():
     results.close()
 
     assert len(begun) < 10_000
+
+
+def test_a_seeded_map_within_a_seeded_map_ends_with_the_same_numbers():
+    def row(_):
+        return pmap(lambda _: random.random(), range(3), seed=1, backend="threads"), random.random()
+
+    async def arow():
+        return await amap(lambda _: random.random(), range(3), seed=1, backend="threads")
+
+    assert pmap(row, range(4), seed=2, backend="threads") == pmap(
+        row, range(4), seed=2, backend="serial"
+    )
+    assert pmap(lambda _: asyncio.run(arow()), range(2), seed=2, backend="threads") == [
+        row(0)[0],
+        row(0)[0],
+    ]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_items_calculate_as_the_caller_does(own):
+    def third(x):
+        context = decimal.getcontext()
+        found = str(decimal.Decimal(1) / 3)
+        context.prec = 3 + x  # which is nobody else's
+        return found, name.get()
+
+    name = contextvars.ContextVar("name", default="none")
+    with decimal.localcontext(prec=40), ThreadPoolExecutor(2) as executor:
+        name.set("mine")
+        backend = executor if own else "threads"
+        found = pmap(third, range(4), chunksize=1, workers=1, backend=backend)
+
+        assert found == [("0." + "3" * 40, "mine")] * 4
+        assert decimal.getcontext().prec == 40

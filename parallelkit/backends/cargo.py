@@ -8,10 +8,12 @@ process, who need no pickling.  Both are told of a chunk and give what is to be 
 from __future__ import annotations
 
 import pickle
+import sys
 import threading
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -158,18 +160,21 @@ class Handed:
     def __init__(self, root: tuple[Any, ...], settings: Settings) -> None:
         self.fn, self.make_state, self.op = root
         self.settings = settings
+        self.context = copy_context()  # the caller's: how it calculates with decimals, say
         self.own = threading.local()
         self.broken: BaseException | None = None
         self.closed = False
 
     def load(self, chunk: range, columns: tuple[Any, ...], _: bool) -> tuple[Call, int]:
         """Return what a thread is to call for a chunk; nothing travels."""
-        return (self.serve, (chunk, columns)), 0
+        # A copy, since a context can be in use in one thread only.
+        return (self.context.copy().run, (self.serve, chunk, columns)), 0
 
     def serve(self, chunk: range, columns: tuple[Any, ...]) -> Landed | None:
         """Run one chunk in this thread; None if the run is over, or cannot be."""
         if self.closed or self.broken is not None:
             return None
+        _calculate_alone()
         try:
             fn = self._function()
         except BaseException as error:
@@ -215,3 +220,10 @@ class Handed:
     def close(self) -> None:
         """Begin no further item."""
         self.closed = True
+
+
+def _calculate_alone() -> None:
+    """Have a decimal context like the caller's, not the same one: items may change it."""
+    decimal = sys.modules.get("decimal")
+    if hasattr(decimal, "getcontext"):  # loaded, and not just being so
+        decimal.setcontext(decimal.getcontext().copy())  # type: ignore[union-attr]

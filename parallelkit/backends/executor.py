@@ -11,6 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from concurrent import futures
+from concurrent.futures.thread import BrokenThreadPool
 from time import perf_counter
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -98,8 +99,9 @@ class ExecutorVenue:
         if not isinstance(error, futures.BrokenExecutor):
             if isinstance(error, futures.CancelledError):
                 return Verdict("over", f"the {self.name} given as backend was shut down")
-            what = f"the {self.name} given as backend cannot run tasks"
-            return Verdict("over", f"{what}: {type(error).__name__}: {error}")
+            return self._unable(error)
+        if isinstance(error, BrokenThreadPool):  # threads do not die: they could not be made ready
+            return self._unable(error)
         if self.make is None:
             return Verdict(
                 "over",
@@ -110,6 +112,10 @@ class ExecutorVenue:
             self.executor.shutdown(wait=False)
             self.executor = self._made()
         return Verdict("fell", f"of the {self.name} died")
+
+    def _unable(self, error: BaseException) -> Verdict:
+        what = f"the {self.name} given as backend cannot run tasks"
+        return Verdict("over", f"{what}: {type(error).__name__}: {error}")
 
     def _broken(self) -> bool:
         with contextlib.suppress(futures.BrokenExecutor):
@@ -130,7 +136,8 @@ class ExecutorVenue:
     def close(self) -> None:
         """Shut down an executor that was made here."""
         if self.make is not None:
-            self.executor.shutdown(wait=True, cancel_futures=True)
+            # What was not begun is cancelled by now; not every executor has an option for it.
+            self.executor.shutdown(wait=True)
 
 
 def venue(given: Any, _: int | None) -> ExecutorVenue:

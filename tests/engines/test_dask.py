@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,6 +50,21 @@ def test_it_is_had_by_address_name_object_executor_and_variable(dask_cluster, cl
         pids.append(set(pmap(where, range(8))))
 
     assert all(each <= there for each in pids)
+
+
+def test_blocks_of_several_threads_share_a_connection(dask_cluster, client):
+    address = dask_cluster.address.replace("tcp://", "dask://")
+
+    def count(_):
+        with parallelkit.backend(address):
+            results = imap(abs, range(3000), chunksize=10)
+            first = next(results)
+            with parallelkit.backend(address):
+                assert pmap(abs, [-1]) == [1]
+            return [first, *results]
+
+    with ThreadPoolExecutor(3) as executor:
+        assert list(executor.map(count, range(3))) == [list(range(3000))] * 3
 
 
 def test_a_cluster_of_this_machine_is_started_and_ended():

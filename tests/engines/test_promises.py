@@ -54,6 +54,13 @@ def test_a_promise_is_kept_by_loky(loky, promise):
     check(Place(loky))
 
 
+def test_a_function_that_makes_lokys_executor_is_taken_again_and_again():
+    make = pytest.importorskip("loky").get_reusable_executor
+
+    for _ in range(2):
+        assert everywhere.pmap(abs, range(10), backend=make) == list(range(10))
+
+
 def test_all_promises_are_kept_by_mpi():
     pytest.importorskip("mpi4py")
     launcher = which("mpiexec", path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
