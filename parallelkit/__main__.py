@@ -25,6 +25,7 @@ from .events import Joined
 from .machine import SHM, UNKNOWN, cpu_count, cpu_reasons, memory, shared_memory
 from .maps import pmap
 from .segments import kind_here
+from .selection import backend
 
 if TYPE_CHECKING:
     from .backends.processes import Processes
@@ -311,9 +312,17 @@ def _about_workers(report: Report) -> list[str]:
     else:
         lines.append(_row("a real call", "FAILED", report["failure"]))
     if report["backend"] != "processes":
-        remark = f"{BACKEND}={report['backend']} is set, so pmap starts none by itself"
-        lines.append(_row("but", "unused", remark))
+        lines.append(_row("but", *_instead(report["backend"])))
     return lines
+
+
+def _instead(named: str) -> tuple[str, str]:
+    """Return what becomes of calls that name no backend where the environment names one."""
+    try:
+        backend(named)
+    except ValueError:
+        return "refused", f"{BACKEND}={named} names no backend, so pmap raises ValueError"
+    return "unused", f"{BACKEND}={named} is set, so pmap starts none by itself"
 
 
 def _about_costs(report: Report) -> list[str]:

@@ -117,6 +117,12 @@ def test_a_backend_without_workers_is_told():
     assert "PARALLELKIT_BACKEND=serial is set, so pmap starts none by itself\n" in text
 
 
+def test_a_backend_that_there_is_not_is_told():
+    text = told(PARALLELKIT_BACKEND="many")
+
+    assert "PARALLELKIT_BACKEND=many names no backend, so pmap raises ValueError\n" in text
+
+
 @pytest.mark.parametrize("name", ["PARALLELKIT_START", "PARALLELKIT_WORKERS"])
 def test_a_variable_that_cannot_be_used_is_named(name):
     done = doctored(*DOCTOR, **{name: "many"})
