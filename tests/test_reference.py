@@ -65,6 +65,19 @@ def test_changed_missing_and_forgotten_pages_are_told(generator, monkeypatch, ca
     assert (tmp_path / "own.md").exists()
 
 
+def test_pages_show_what_users_may_name_and_need(generator):
+    texts = {path.name: text for path, text in generator.written().items()}
+
+    shown = [line for line in texts["errors.md"].splitlines() if line.startswith("## ")]
+    assert "## `WorkerDied`" in shown
+    assert not [line for line in shown if line.startswith("## `_")]
+    assert (
+        "**Attributes**\n\n- `index`: The item's position in the input.\n- " in texts["errors.md"]
+    )
+    assert "\nclass Executor(concurrent.futures.Executor):\n" in texts["executors.md"]
+    assert "\n>>> from parallelkit import pmap\n>>> pmap(" in texts["maps.md"]
+
+
 def test_docstrings_become_markdown(generator):
     docstring = """Return a word.
 

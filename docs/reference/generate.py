@@ -41,7 +41,7 @@ PAGES = {
 }
 """Each page's title and rooms; a room that stands nowhere here gets a page of its own."""
 
-SECTION = re.compile(r"(Args|Returns|Yields|Raises|Example|Examples):$")
+SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises|Example|Examples):$")
 ENTRY = re.compile(r"(?P<name>[*\w, ]+): (?P<text>.*)", re.DOTALL)
 SENTENCE = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.) +(?=[A-Z`\"(])")
 
@@ -157,7 +157,7 @@ def section(title: str, text: str, imports: str) -> str:
     """Return one section of a docstring."""
     if title.startswith("Example"):
         return fenced("pycon", imports + textwrap.dedent(text).strip("\n"))
-    body = entries(text) if title in {"Args", "Raises"} else sentences(text)
+    body = entries(text) if title in {"Args", "Attributes", "Raises"} else sentences(text)
     return f"**{title}**\n\n{body}"
 
 
@@ -177,7 +177,8 @@ def rendered(docstring: str, imports: str = "") -> str:
 
 def imports_for(name: str, docstring: str) -> str:
     """Return the lines that an example takes for granted."""
-    used = [each for each in parallelkit.__all__ if re.search(rf"\b{each}\(", docstring)]
+    shown = "\n".join(re.findall(r"^ *(?:>>>|\.\.\.) (.*)", docstring, re.MULTILINE))
+    used = [each for each in parallelkit.__all__ if re.search(rf"\b{each}\(", shown)]
     lines = f">>> from parallelkit import {', '.join(sorted({name, *used} - {'errors'}))}\n"
     if "np." in docstring and "import numpy" not in docstring:
         lines = ">>> import numpy as np\n" + lines
@@ -209,10 +210,16 @@ def members(value: type) -> Iterator[str]:
         yield rendered(docstring, imports_for(value.__name__, docstring))
 
 
+def named_base(base: type, value: type) -> str:
+    """Return the name of a base, with its package where the class itself has the same name."""
+    package = re.sub(r"\._.*", "", base.__module__)
+    return f"{package}.{base.__name__}" if base.__name__ == value.__name__ else base.__name__
+
+
 def class_head(value: type) -> str:
     """Return how a class is derived and made."""
-    bases = [base.__name__ for base in value.__bases__ if not base.__name__.startswith("_")]
-    named = [base for base in bases if base != "object"]
+    bases = [base for base in value.__bases__ if not base.__name__.startswith("_")]
+    named = [named_base(base, value) for base in bases if base is not object]
     head = f"class {value.__name__}({', '.join(named)}):" if named else f"class {value.__name__}:"
     inits = [
         node
@@ -231,7 +238,8 @@ def described(name: str, value: Any) -> Iterator[str]:
         yield f"Every class below is an attribute of `parallelkit.{name}`."
         yield rendered(re.sub(r"^.*\n\n", "", docstring, count=1))
         for each in vars(value).values():
-            if inspect.isclass(each) and each.__module__ == value.__name__ and each.__doc__:
+            ours = inspect.isclass(each) and each.__module__ == value.__name__ and each.__doc__
+            if ours and not each.__name__.startswith("_"):
                 yield from described(each.__name__, each)
         return
     yield f"## `{name}`"
