@@ -201,6 +201,14 @@ def test_the_core_touches_nothing_outside(name):
 
 
 @each_room
+def test_a_room_is_on_the_map(name):
+    page = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+    rows = page.partition("## Code map")[2].partition("\n## ")[0]
+
+    assert not name or f"`{name}`" in rows, "give it a line in the code map"
+
+
+@each_room
 def test_a_room_has_a_test_of_its_own(name):
     plain, full = name.rpartition(".")[2], name.replace(".", "_")
     twin = plain in ROOMS and plain != name  # two rooms of one name need two tests
