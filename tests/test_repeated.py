@@ -28,7 +28,10 @@ PID = lambda _: os.getpid()
 
 
 def test_workers_and_what_they_know_are_used_again() -> None:
-    first = set(pmap(PID, range(2), workers=2, chunksize=1))
+    warm.shut()
+    first: set[int] = set()
+    while kept() is None:  # nothing is kept before both are up
+        first = set(pmap(PID, range(2), workers=2, chunksize=1))
     run = kept()
     assert isinstance(run, Repeated)
     workers = {link.process.pid for link in run.links.values()}
@@ -66,6 +69,31 @@ def test_surroundings_that_changed_are_seen(monkeypatch: Any) -> None:
     for value in "abc":
         monkeypatch.setenv("PARALLELKIT_TEST", value)
         assert pmap(lambda _: os.environ["PARALLELKIT_TEST"], [0], workers=1) == [value]
+
+
+def test_what_a_function_counts_is_counted_anew() -> None:
+    def counter() -> Any:
+        count = 0
+
+        def f(_: int) -> int:
+            nonlocal count
+            count += 1
+            return count
+
+        return f
+
+    f = counter()
+    for _ in range(3):
+        assert pmap(f, range(4), workers=1) == [1, 2, 3, 4]
+
+
+def test_a_variable_that_has_no_value_yet_is_none_that_is_needed() -> None:
+    def f(x: int) -> int:
+        return later if x < 0 else x
+
+    assert pmap(f, range(4), workers=2) == [0, 1, 2, 3]
+    later = 5
+    assert pmap(f, [-1], workers=2) == [5]
 
 
 def test_a_worker_that_died_meanwhile_is_replaced() -> None:
