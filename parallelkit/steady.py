@@ -12,7 +12,6 @@ from __future__ import annotations
 import builtins
 import sys
 from functools import lru_cache
-from itertools import chain
 from operator import is_
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
@@ -40,22 +39,24 @@ def made_of(fn: Any) -> tuple[Any, ...] | None:
     names = Names()
     if not names.defines(fn) and names.finds(fn, fn.__qualname__):
         return fn, fn.__code__  # it goes by name, and the worker keeps its module anyway
-    named = _globals(fn.__code__)
-    if named is None:
+    named, held = _globals(fn.__code__), _held(fn)
+    if named is None or held is None:
         return None
     found = [fn.__globals__.get(name, _NOTHING) for name in named]
+    if not all(_lasting(each, names) for each in (*found, *held)):
+        return None
+    parts = (fn.__code__, fn.__globals__, fn.__name__, fn.__qualname__, fn.__module__)
+    return (*parts, *found, *held, *(fn.__kwdefaults__ or ()))
+
+
+def _held(fn: FunctionType) -> list[Any] | None:
+    """Return the values that a function has of its own, None if one cannot be had yet."""
     try:
         cells = [cell.cell_contents for cell in fn.__closure__ or ()]
         annotations = fn.__annotations__.values()
-    except Exception:  # a variable that has no value yet; an annotation is evaluated only now
+    except Exception:  # a variable without a value; or an annotation, where these are put off
         return None
-    fixed = chain(fn.__defaults__ or (), (fn.__kwdefaults__ or {}).values(), cells, annotations)
-    parts = [fn.__code__, fn.__globals__, fn.__name__, fn.__qualname__, fn.__module__, *found]
-    others = list(fixed)
-    lasting = all(_lasting(each, names) for each in found)
-    if not lasting or not all(_lasting(each, names) for each in others):
-        return None
-    return (*parts, *others, *(fn.__kwdefaults__ or ()))
+    return [*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values(), *cells, *annotations]
 
 
 def same(before: tuple[Any, ...] | None, now: tuple[Any, ...] | None) -> bool:
