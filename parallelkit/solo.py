@@ -8,6 +8,7 @@ a short script that is what the whole call costs.
 
 from __future__ import annotations
 
+from _weakref import proxy  # `weakref` is more to load
 from time import perf_counter, thread_time
 
 from . import learned
@@ -72,7 +73,8 @@ class Solo:
             # What carrying an item costs is only guessed if it was never weighed.
             if not self.brief and costs[1] is not None and self._pays(costs):
                 return self._shared()
-        guard = Guard(self)
+        # Not itself: what the caller lets go of must not wait for the guard's thread to end.
+        guard = Guard(proxy(self))
         try:
             return self._run(guard)
         except BaseException:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_engine import Threads
 
-from parallelkit import learned, solo
+from parallelkit import learned, pmap, solo
 from parallelkit.chunking import Pace
 from parallelkit.engine import Engine
 from parallelkit.home import Home
@@ -293,6 +293,24 @@ def test_items_of_an_iterator_are_let_go_after_others_took_over(unhurried: None)
         thread.join(timeout=30)
     gc.collect()
     assert not any(ref() for ref in refs)
+
+
+def test_what_was_computed_goes_with_the_call(unhurried: None) -> None:
+    """Also if the thread that stood by is not over yet."""
+
+    class Result:
+        pass
+
+    def refs() -> list[weakref.ref[Any]]:
+        fn = lambda _: Result()
+        return [weakref.ref(each) for each in (*pmap(fn, range(20)), fn)]
+
+    gc.disable()
+    try:
+        for _ in range(50):
+            assert not any(ref() for ref in refs())
+    finally:
+        gc.enable()
 
 
 def test_items_of_an_iterator_are_weighed_while_they_are_there(monkeypatch: Any) -> None:
