@@ -115,6 +115,29 @@ def test_a_run_that_failed_is_not_gone_on_with() -> None:
         assert pmap(fail, [1], workers=1) == [1]
 
 
+@pytest.mark.parametrize("turns", [1, 2])
+def test_ctrl_c_while_workers_are_given_back_gives_none_twice(
+    turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    while kept() is None:
+        pmap(PID, range(2), workers=2, chunksize=1)
+    given: list[Any] = []
+    give_back = warm.Pool.give_back
+
+    def interrupted(pool: Any, link: Any) -> None:
+        give_back(pool, link)
+        given.append(link)
+        if len(given) == turns:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(warm.Pool, "give_back", interrupted)
+        pmap(PID, range(2), workers=2, chunksize=1)
+    idle = warm.pool().idle
+    assert len(given) == len(idle) == len(set(idle)) == 2
+    assert set(pmap(PID, range(2), workers=2, chunksize=1)) <= {each.process.pid for each in idle}
+
+
 def test_two_at_a_time_do_not_share_workers() -> None:
     pmap(PID, range(2), workers=2, chunksize=1)
     for _ in range(3):

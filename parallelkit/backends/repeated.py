@@ -49,7 +49,9 @@ class Repeated(Processes):
     ) -> None:
         super().__init__(root, most, share, settings)
         self.parts = parts
-        self.duties: dict[int, Duty] = {}  # of the run that is over
+        self.lasting: bool | None = None  # whether it is to be kept, once it is over
+        self.kept = False
+        self.duties: dict[int, Duty] = {}  # what the workers have that were given back
         self.offered = False  # whether its workers are here, and were not asked for yet
         self.resting: set[int] = set()  # those that were not told of another
 
@@ -61,7 +63,8 @@ class Repeated(Processes):
         if not alike or capture(share) != self.context or not self.pool.claim([*links.values()]):
             return False
         if all(link.duty is self.duties[n] and link.alive() for n, link in links.items()):
-            self.offered, self.resting = True, set(links)
+            self.offered, self.resting, self.duties = True, set(links), {}
+            self.lasting, self.kept = None, False
             for link in links.values():
                 link.slot.leave(0)
             return True
@@ -93,19 +96,22 @@ class Repeated(Processes):
 
     def close(self) -> None:
         """End the run, and keep what another like it needs."""
-        if self.duties and self.pool.parked is self:  # a second time
-            return
-        if not self._lasts():
+        if self.lasting is None:  # else Ctrl-C interrupted it, and it goes on
+            self.lasting = self._lasts()
+        if not self.lasting:
             super().close()
             return
-        self.duties = {number: link.duty for number, link in self.links.items()}
         self.offered = False
-        for link in self.links.values():
-            link.slot.leave(-self.settings.run)
-            self.pool.give_back(link)
-        before = self.pool.park(self)
-        if before is not None:
-            before.dissolve()
+        for number, link in self.links.items():
+            if number not in self.duties:  # twice, and two runs would have the same worker
+                self.duties[number] = link.duty
+                link.slot.leave(-self.settings.run)
+                self.pool.give_back(link)
+        if not self.kept:
+            self.kept = True
+            before = self.pool.park(self)
+            if before is not None:
+                before.dissolve()
 
     def _lasts(self) -> bool:
         """Return whether nothing has happened that makes another run different."""
