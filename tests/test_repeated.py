@@ -11,6 +11,7 @@ import pytest
 
 from parallelkit import imap, pmap
 from parallelkit.backends import warm
+from parallelkit.backends.processes import Processes
 from parallelkit.backends.repeated import Repeated
 
 
@@ -136,6 +137,41 @@ def test_ctrl_c_while_workers_are_given_back_gives_none_twice(
     idle = warm.pool().idle
     assert len(given) == len(idle) == len(set(idle)) == 2
     assert set(pmap(PID, range(2), workers=2, chunksize=1)) <= {each.process.pid for each in idle}
+
+
+def interrupt_within(name: str, patched: pytest.MonkeyPatch) -> None:
+    """Have Ctrl-C come when a step of the next run has begun, and is not done."""
+    step = getattr(Processes, name)
+
+    def interrupted(run: Any, *arguments: Any) -> Any:
+        patched.undo()
+        step(run, *arguments)
+        raise KeyboardInterrupt
+
+    patched.setattr(Processes, name, interrupted)
+
+
+@pytest.mark.parametrize(("step", "workers"), [("start", 1), ("send", 2), ("wait", 2)])
+def test_a_run_that_ctrl_c_ended_is_not_gone_on_with(
+    step: str, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    while kept() is None:
+        pmap(PID, range(2), workers=2, chunksize=1)
+    with monkeypatch.context() as patched:
+        interrupt_within(step, patched)
+        with pytest.raises(KeyboardInterrupt):
+            pmap(PID, range(2), workers=workers, chunksize=1)
+    assert kept() is None
+    assert len(pmap(PID, range(6), workers=2, chunksize=1)) == 6
+
+
+def test_an_end_that_was_not_registered_yet_is_parted_with() -> None:
+    run = Processes((PID, None, None), 1, 1)
+    run.start(1)
+    (link,) = run.links.values()
+    run.selector.unregister(link.sock)  # as where Ctrl-C came before that was done
+    run.close()
+    assert not run.links
 
 
 def test_two_at_a_time_do_not_share_workers() -> None:
