@@ -252,5 +252,5 @@ class Solo:
             return
         engine = self._opened()
         engine.begin_with(done, until - done)
+        self.engine = engine  # before it acts, as what it began is to be ended if that fails
         engine.act()
-        self.engine = engine

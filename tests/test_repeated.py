@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 from typing import Any
 
+import cloudpickle
 import faults
 import pytest
 
@@ -196,6 +198,23 @@ def test_a_class_of_the_items_goes_as_it_is_now() -> None:
             assert pmap(lambda each: each.kind, [made()], workers=1) == [kind]
     finally:
         del __main__.C  # type: ignore[attr-defined]
+
+
+def test_a_module_that_is_to_go_by_value_goes_so_from_then_on(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kinds_of_items.py").write_text("class C:\n    kind = 'a'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("kinds_of_items")
+    f = lambda each: each.kind
+    for _ in range(2):
+        assert pmap(f, [module.C()], workers=1) == ["a"]
+    monkeypatch.setattr(module.C, "kind", "b")
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        assert pmap(f, [module.C()], workers=1) == ["b"]
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
 
 
 def test_an_array_that_was_changed_in_between_goes_as_it_is_now() -> None:

@@ -333,6 +333,22 @@ def test_items_of_an_iterator_are_weighed_while_they_are_there(monkeypatch: Any)
     assert all(column == items for column, items in weighed)
 
 
+def test_workers_that_cannot_be_started_for_an_odd_reason_are_ended(unhurried: None) -> None:
+    def start(_: int) -> None:
+        raise AssertionError("odd")
+
+    def act(_: int) -> None:
+        with pytest.raises(AssertionError, match="odd"):
+            call.solo.act()
+        raise KeyboardInterrupt
+
+    call = Call(act, range(9))
+    call.place.start = start  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        call.run()
+    assert call.place.closed
+
+
 def test_an_input_that_raises_gives_what_came_before_it() -> None:
     ran: list[int] = []
 
