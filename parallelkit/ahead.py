@@ -23,6 +23,7 @@ class Launch:
     """A zygote that was launched, and what the caller has of it."""
 
     def __init__(self) -> None:
+        self.streams = streams()
         self.board = Board()
         self.control, theirs = pair()
         with theirs:
@@ -70,11 +71,16 @@ def prepare() -> None:
 
 
 def taken() -> Launch:
-    """Return the zygote that was launched ahead, or a new one."""
-    try:
-        return _launched.pop()
-    except IndexError:
-        return Launch()
+    """Return the zygote that was launched ahead, or a new one if it prints elsewhere than we do."""
+    here = streams()
+    for launch in _launched[:]:
+        if launch.streams == here:
+            try:
+                _launched.remove(launch)
+            except ValueError:  # another thread was faster
+                continue
+            return launch
+    return Launch()
 
 
 def untaken() -> list[Launch]:
@@ -82,6 +88,21 @@ def untaken() -> list[Launch]:
     found = _launched[:]
     _launched.clear()
     return found
+
+
+def streams() -> tuple[object, object]:
+    """Return what standard output and error lead to: workers print there."""
+    return _identity(1), _identity(2)
+
+
+def _identity(fd: int) -> object:
+    if (sys.__stdout__ if fd == 1 else sys.__stderr__) is None:  # the number is free for anything
+        return None
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

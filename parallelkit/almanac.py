@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import json
 import marshal
-import math
 import os
 import stat
 import sys
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 VARIABLE = "PARALLELKIT_CACHE"
 MOST = 1024  # functions in a file, which then has some 100 KB
 _LARGEST = 1 << 20  # bytes of a file that is read
+_DEAREST = 1e15  # seconds or bytes that are believed: far beyond any, and no trouble to a float
 
 
 class Almanac:
@@ -60,12 +60,8 @@ class Almanac:
             entries.pop(name, None)
             entries[name] = entry
         kept = dict(list(entries.items())[-MOST:])
-        beside = f"{self.path}.{self.pid}"
         with contextlib.suppress(OSError):
-            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(fd, "w") as file:
-                json.dump({"functions": kept}, file)
-            os.replace(beside, self.path)
+            _write(self.path, json.dumps({"functions": kept}))
 
 
 def opened() -> Almanac | None:
@@ -73,7 +69,11 @@ def opened() -> Almanac | None:
     path = os.environ.get(VARIABLE)
     if not path:
         return None
-    almanac = Almanac(os.path.abspath(os.path.expanduser(path)))
+    try:
+        path = os.path.abspath(os.path.expanduser(path))
+    except OSError:  # the directory that it is relative to was deleted
+        return None
+    almanac = Almanac(path)
     atexit.register(almanac.save)
     return almanac
 
@@ -92,10 +92,30 @@ def digest(key: Key) -> str | None:
 
 def _read(path: str) -> dict[str, list[float | None]]:
     """Return the entries of a file, none if there is no such file or it is not to be trusted."""
-    with contextlib.suppress(OSError, ValueError, RecursionError), open(path, "rb") as file:
+    refused = contextlib.suppress(OSError, ValueError, RecursionError)
+    with refused, open(path, "rb", opener=_at_once) as file:
         if _ours(os.fstat(file.fileno())):
             return _checked(json.loads(file.read(_LARGEST)))
     return {}
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for anybody, as a pipe in its place would."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _write(path: str, text: str) -> None:
+    """Put a file of our own in the place of another, as a whole or not at all."""
+    import tempfile
+
+    fd, beside = tempfile.mkstemp(prefix=f"{os.path.basename(path)}.", dir=os.path.dirname(path))
+    try:
+        with os.fdopen(fd, "w") as file:
+            file.write(text)
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
 
 
 def _ours(status: os.stat_result) -> bool:
@@ -120,4 +140,4 @@ def _sound(entry: Any) -> bool:
     if not isinstance(entry, list) or len(entry) != 3 or entry[0] is None:
         return False
     numbers = [each for each in entry if each is not None]
-    return all(type(each) in (int, float) and 0 <= each < math.inf for each in numbers)
+    return all(type(each) in (int, float) and 0 <= each < _DEAREST for each in numbers)

@@ -172,8 +172,12 @@ class Definitions:
         return self._hold.size
 
     def lone(self) -> bool:
-        """Return whether there is nothing to know but the root.  What was sent is forgotten."""
+        """Return whether there is nothing to know but the root.
+
+        What was sent is forgotten, and which modules go by name, as the caller may change that.
+        """
         self._hold.seen = {}
+        self._stream.names.verdicts.clear()
         return len(self.blobs) == 1
 
     def light(self) -> bool:

@@ -64,6 +64,7 @@ class Home:
         self.seed = seed
         self.stride = 1
         self.until = 0  # the position at which the items end that are run without a look around
+        self.halted = False  # whether the turn is to end there, since others have what lies beyond
         self.seconds = 0.0
         self.weighed = False
         self.sink: list[Any] | None = None
@@ -129,7 +130,10 @@ class Home:
         while position < stop and (now < end or position == chunk.start):
             size = min(self.stride, stop - position)
             columns = self.source.columns(range(position, position + size))
-            self.until = position + size
+            self.until = position + size  # first, then the look: whoever halts us does the reverse
+            if self.halted and position > chunk.start:
+                self.until = position
+                break
             # `append` is looked up each time, since that is quicker than calling one looked up.
             if len(columns) == 1:
                 for item in self._items(columns[0], position):

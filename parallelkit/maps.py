@@ -97,7 +97,7 @@ def pmap(
 
     checked = plan(Options(*knobs, worker_state, max_memory))
     check_call("pmap", fn, iterables)
-    _prepare(checked, backend)
+    _prepare(checked)
     from .calls import begin
     from .outcomes import Work
 
@@ -109,11 +109,9 @@ def pmap(
     return _collected(engine, results, checked)
 
 
-def _prepare(checked: Plan, backend: Any) -> None:
+def _prepare(checked: Plan) -> None:
     """Have what workers need made ready while the rest is loaded, if they are sure to be wanted."""
-    place = os.environ.get("PARALLELKIT_BACKEND") if backend is None else backend
-    ours = not place or (isinstance(place, str) and place == "processes")
-    if ours and not checked.home:
+    if checked.backend.venue is None and not checked.home:
         from .ahead import prepare
 
         prepare()
@@ -216,13 +214,13 @@ def imap(
     from .outcomes import Work
 
     work = Work(fn, worker_state, None, checked.seed, checked.retry_on)
-    return _results(checked, work, iterables, ordered, backend)
+    return _results(checked, work, iterables, ordered)
 
 
 def _results(
-    checked: Plan, work: Work, iterables: tuple[Iterable[Any], ...], ordered: bool, backend: Any
+    checked: Plan, work: Work, iterables: tuple[Iterable[Any], ...], ordered: bool
 ) -> Iterator[Any]:
-    _prepare(checked, backend)
+    _prepare(checked)
     import contextlib
 
     from .calls import begin, conclude

@@ -8,6 +8,7 @@ a short script that is what the whole call costs.
 
 from __future__ import annotations
 
+from _weakref import proxy  # `weakref` is more to load
 from time import perf_counter, thread_time
 
 from . import learned
@@ -72,7 +73,8 @@ class Solo:
             # What carrying an item costs is only guessed if it was never weighed.
             if not self.brief and costs[1] is not None and self._pays(costs):
                 return self._shared()
-        guard = Guard(self)
+        # Not itself: what the caller lets go of must not wait for the guard's thread to end.
+        guard = Guard(proxy(self))
         try:
             return self._run(guard)
         except BaseException:
@@ -94,13 +96,13 @@ class Solo:
                 with guard:
                     seconds, failure = self._turn()
             if failure is not None or self.engine is not None:
-                return self._left(seconds, failure)
+                return self._left(start, seconds, failure)
             home.seconds += seconds
-            source.drop(range(start, len(results)))
             if not (self.ended and len(results) == source.at_hand):
                 self.brief = False  # it has turned out otherwise
-                if self._pays(None):
+                if self._pays(None, start):
                     return self._shared()
+            source.drop(range(start, len(results)))
         if source.error is not None:
             return self._opened()
         self._conclude()
@@ -130,8 +132,11 @@ class Solo:
             self.pulling = min(4 * self.pulling, AT_ONCE)
         return self.source.at_hand > before
 
-    def _pays(self, costs: learned.Costs | None) -> bool:
-        """Return whether workers are expected to end the call sooner; choose the next budget."""
+    def _pays(self, costs: learned.Costs | None, start: int = 0) -> bool:
+        """Return whether workers are expected to end the call sooner; choose the next budget.
+
+        The items from `start` on are those of the last turn, which are still there.
+        """
         home, count = self.home, len(self.results)
         if costs is None and home.seconds < PROBE:
             self.budget = PROBE - home.seconds
@@ -145,9 +150,9 @@ class Solo:
         if costs is None:
             pace.seen, pace.seconds, pace.item = count, home.seconds, self._price()
         self.budget = pace.budget()
-        return self._worthwhile(pace)
+        return self._worthwhile(pace, start)
 
-    def _worthwhile(self, pace: Pace) -> bool:
+    def _worthwhile(self, pace: Pace, start: int) -> bool:
         from .machine import cpu_bound
 
         length, workers = self.source.length, cpu_bound()
@@ -156,7 +161,7 @@ class Solo:
         if not pace.worthwhile(left, workers):
             return False
         if pace.carriage is None and self.results:
-            pace.carriage = self.home.weigh(0, self.results[:64])
+            pace.carriage = self.home.weigh(start, self.results[start : start + 64])
         return pace.worthwhile(left, workers)
 
     def _conclude(self) -> None:
@@ -190,25 +195,32 @@ class Solo:
 
     def _opened(self, shared: bool = False) -> Engine:
         """Return an engine that knows how far the caller is."""
-        engine, count = self.open_engine(self.home, shared), len(self.results)
-        engine.begin_with(count)
-        pace = engine.run.pace
-        if count:
-            pace.seen, pace.item = count, self._price()
-            pace.seconds = count * pace.item
-        if self.pace is not None:
-            pace.carriage = self.pace.carriage
+        engine, known = self.open_engine(self.home, shared), self.pace
+        engine.begin_with(len(self.results))
+        if known is not None and known.item is not None:  # as of the last turn
+            pace = engine.run.pace
+            pace.seen, pace.item, pace.carriage = known.seen, known.item, known.carriage
+            pace.seconds = known.seen * known.item
         return engine
 
-    def _left(self, seconds: float, failure: BaseException | None) -> Engine:
-        """Return the engine that has taken over in this turn, or does so since an item failed."""
+    def _left(self, start: int, seconds: float, failure: BaseException | None) -> Engine:
+        """Return the engine that has taken over in this turn, or does so since an item failed.
+
+        The turn began with item `start`.
+        """
         engine, results = self.engine, self.results
+        self.home.halted = False
         if engine is None:
             engine = self._opened()
             engine.begin_with(len(results), 1)
             engine.step()
         held = engine.run.home.chunk
         assert held is not None
+        before = held.start - start  # the engine knows nothing of these
+        if before:
+            share = seconds * before / (len(results) - start + (failure is not None))
+            engine.run.pace.observe(before, share)
+            seconds -= share
         engine.answer(held, self.home.told(held, results, held.start, seconds, failure))
         return engine
 
@@ -233,9 +245,12 @@ class Solo:
         if self.engine is not None:
             self.engine.act()
             return
+        self.home.halted = True  # first, so that what is said next is how far it goes
         done, until = len(self.results), self.home.until
-        if done < until:  # else it is between two items, and will look at the clock
-            engine = self._opened()
-            engine.begin_with(done, until - done)
-            engine.act()
-            self.engine = engine
+        if done == until:  # it is between two turns of the loop, and will look at the clock
+            self.home.halted = False
+            return
+        engine = self._opened()
+        engine.begin_with(done, until - done)
+        self.engine = engine  # before it acts, as what it began is to be ended if that fails
+        engine.act()

@@ -127,8 +127,10 @@ class Pulled:
 
     def drop(self, chunk: range) -> None:
         """Forget items from the front, as far as nothing before them is still wanted."""
-        self._dropped[chunk.start] = chunk.stop
         start = self._base
+        if chunk.stop <= start:
+            return
+        self._dropped[max(chunk.start, start)] = chunk.stop  # some may be forgotten already
         while start in self._dropped:
             start = self._dropped.pop(start)
         # In large steps: each one moves what is left of the list.

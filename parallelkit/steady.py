@@ -3,7 +3,8 @@
 Such a function need not be pickled, sent and unpickled again for workers that had it in the call
 before, which is most of what a short call costs.  What a function is made of is compared by
 identity: its code, its defaults, what it has closed over, and the globals that it names.  Whatever
-can be changed in place (a list, a class of the script's) is no part of one.
+can be changed in place (a list, a class of the script's) is no part of one, and neither is what the
+function sets itself: a worker's copy of it would keep that from one call to the next.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import builtins
 import sys
 from functools import lru_cache
-from itertools import chain
 from operator import is_
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
@@ -21,7 +21,10 @@ from .definitions import Names
 _FIXED = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis))
 """What cannot change.  Exact types: an instance of a subclass can have attributes."""
 
-_UNCHECKED = frozenset({"globals", "exec", "eval", "vars", "locals", "setattr", "__builtins__"})
+_UNCHECKED = frozenset(
+    {"globals", "exec", "eval", "vars", "locals", "setattr", "__builtins__"}
+    | {"__globals__", "f_globals", "__closure__"}
+)
 """Names through which a function can change what it does not name."""
 
 _NOTHING = object()  # in place of a global that there is not: a builtin, or an attribute's name
@@ -36,19 +39,24 @@ def made_of(fn: Any) -> tuple[Any, ...] | None:
     names = Names()
     if not names.defines(fn) and names.finds(fn, fn.__qualname__):
         return fn, fn.__code__  # it goes by name, and the worker keeps its module anyway
-    named = _globals(fn.__code__)
-    if named is None:
+    named, held = _globals(fn.__code__), _held(fn)
+    if named is None or held is None:
         return None
     found = [fn.__globals__.get(name, _NOTHING) for name in named]
-    cells = [cell.cell_contents for cell in fn.__closure__ or ()]
-    annotations = fn.__annotations__.values()
-    fixed = chain(fn.__defaults__ or (), (fn.__kwdefaults__ or {}).values(), cells, annotations)
-    parts = [fn.__code__, fn.__globals__, fn.__name__, fn.__qualname__, fn.__module__, *found]
-    others = list(fixed)
-    lasting = all(_lasting(each, names) for each in found)
-    if not lasting or not all(_lasting(each, names) for each in others):
+    if not all(_lasting(each, names) for each in (*found, *held)):
         return None
-    return (*parts, *others, *(fn.__kwdefaults__ or ()))
+    parts = (fn.__code__, fn.__globals__, fn.__name__, fn.__qualname__, fn.__module__)
+    return (*parts, *found, *held, *(fn.__kwdefaults__ or ()))
+
+
+def _held(fn: FunctionType) -> list[Any] | None:
+    """Return the values that a function has of its own, None if one cannot be had yet."""
+    try:
+        cells = [cell.cell_contents for cell in fn.__closure__ or ()]
+        annotations = fn.__annotations__.values()
+    except Exception:  # a variable without a value; or an annotation, where these are put off
+        return None
+    return [*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values(), *cells, *annotations]
 
 
 def same(before: tuple[Any, ...] | None, now: tuple[Any, ...] | None) -> bool:
@@ -72,10 +80,13 @@ def _lasting(found: Any, names: Names) -> bool:
 
 @lru_cache(maxsize=256)
 def _globals(code: CodeType) -> tuple[str, ...] | None:
-    """Return the names in `code` that may be globals, None if it may change one."""
+    """Return the names in `code` that may be globals, None if it may set what is not its own."""
     from opcode import opmap
 
-    changing = {opmap[name] for name in ("STORE_GLOBAL", "DELETE_GLOBAL")}
+    setting = ["STORE_GLOBAL", "DELETE_GLOBAL"]
+    if code.co_freevars:  # else what is set this way was made in the same call
+        setting += ["STORE_DEREF", "DELETE_DEREF"]
+    changing = {opmap[name] for name in setting}
     names: dict[str, None] = {}
     codes = [code]
     while codes:

@@ -164,20 +164,13 @@ class Worker:
 
     def serve(self) -> None:
         """Do as the caller says until it closes the socket, or says nothing for `IDLE` seconds."""
-        obey: dict[int, Callable[[Message], None]] = {
-            wire.RUN: self.begin,
-            wire.LEARN: self.learn,
-            wire.CHUNK: self.chunk,
-            wire.END: self.end,
-        }
         self.sock.settimeout(TIRED)
         idle = 0.0
         while idle < IDLE:
             try:
                 if self.job.settings.run and not self.resting:
                     self.wait()
-                for message in self.reader.read():
-                    obey[message.kind](message)
+                self.obey()
                 idle = 0.0
             except TimeoutError:
                 idle += self.sock.gettimeout() or TIRED
@@ -185,6 +178,17 @@ class Worker:
             except (EOFError, OSError):  # the caller is gone
                 break
         self.arena.leave()
+
+    def obey(self) -> None:
+        """Do what the next messages say, and keep nothing of them: the wait may be long."""
+        acts: dict[int, Callable[[Message], None]] = {
+            wire.RUN: self.begin,
+            wire.LEARN: self.learn,
+            wire.CHUNK: self.chunk,
+            wire.END: self.end,
+        }
+        for message in self.reader.read():
+            acts[message.kind](message)
 
     def wait(self) -> None:
         """Wait for the next message of a run, or its end, of which there may be none."""

@@ -106,3 +106,36 @@ print(ahead._launched, psutil.Process().children())
 @posix
 def test_one_that_nobody_wants_ends_with_the_workers() -> None:
     assert script(DISCARDED) == "[] []\n"
+
+
+ELSEWHERE = """
+import parallelkit
+from parallelkit import ahead, pmap
+with parallelkit.backend("threads"):
+    print(pmap(abs, [-1], workers=2), *parallelkit.imap(abs, [-1], workers=2))
+print(ahead._launched)
+"""
+
+
+def test_none_is_launched_where_another_backend_was_chosen() -> None:
+    assert script(ELSEWHERE) == "[1] 1\n[]\n"
+
+
+REDIRECTED = """
+import os, psutil
+from parallelkit import ahead, pmap
+ahead.prepare()
+(launch,) = ahead._launched
+with open(os.environ["WHERE"], "w") as file:
+    os.dup2(file.fileno(), 1)
+pmap(print, ["from a worker"], workers=2)
+assert not ahead._launched
+assert launch.pid not in {child.pid for child in psutil.Process().children()}
+"""
+
+
+@posix
+def test_one_that_prints_elsewhere_is_not_used(tmp_path: Any) -> None:
+    where = tmp_path / "output"
+    assert script(REDIRECTED, WHERE=str(where)) == ""
+    assert where.read_text() == "from a worker\n"

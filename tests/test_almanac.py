@@ -102,7 +102,18 @@ def test_one_that_is_broken_is_empty(path: str, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", [3, [], [1, 2], [None, 1, 1], ["1", 1, 1], [-1, 1, 1], [1, 1, 1e999]]
+    "entry",
+    [
+        3,
+        [],
+        [1, 2],
+        [None, 1, 1],
+        ["1", 1, 1],
+        [-1, 1, 1],
+        [1, 1, 1e999],
+        [10**400, 1, 1],
+        [1, 1, 10**400],
+    ],
 )
 def test_an_entry_that_is_no_price_is_left_out(path: str, entry: Any) -> None:
     name = almanac.digest(KEY)
@@ -142,3 +153,39 @@ def test_a_process_knows_what_the_one_before_it_learned(path: str) -> None:
 
     assert [run(PARALLELKIT_CACHE=path) for _ in range(2)] == ["False\n", "True\n"]
     assert run() == "False\n"
+
+
+def test_one_that_was_left_half_written_is_in_nobodys_way(path: str) -> None:
+    Path(f"{path}.{os.getpid()}").write_text("{")
+    left(path)
+    assert Almanac(path).recall(KEY) == COSTS
+
+
+def test_what_cannot_be_written_whole_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "costs"
+    path.mkdir()  # which no file can replace
+    left(str(path))
+    assert [*tmp_path.iterdir()] == [path]
+
+
+@posix
+def test_a_pipe_is_not_waited_for(path: str) -> None:
+    os.mkfifo(path, 0o600)
+    assert Almanac(path).found == {}
+
+
+LOST = """
+import os, tempfile
+directory = tempfile.mkdtemp()
+os.chdir(directory)
+os.rmdir(directory)
+os.environ["PARALLELKIT_CACHE"] = "costs"
+from parallelkit import pmap
+print(pmap(abs, [-1]))
+"""
+
+
+@posix
+def test_a_path_that_leads_nowhere_is_none() -> None:
+    run = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("[1]\n", "")

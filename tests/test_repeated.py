@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 from typing import Any
 
+import cloudpickle
 import faults
 import pytest
 
 from parallelkit import imap, pmap
 from parallelkit.backends import warm
+from parallelkit.backends.processes import Processes
 from parallelkit.backends.repeated import Repeated
 
 
@@ -28,7 +31,10 @@ PID = lambda _: os.getpid()
 
 
 def test_workers_and_what_they_know_are_used_again() -> None:
-    first = set(pmap(PID, range(2), workers=2, chunksize=1))
+    warm.shut()
+    first: set[int] = set()
+    while kept() is None:  # nothing is kept before both are up
+        first = set(pmap(PID, range(2), workers=2, chunksize=1))
     run = kept()
     assert isinstance(run, Repeated)
     workers = {link.process.pid for link in run.links.values()}
@@ -68,6 +74,31 @@ def test_surroundings_that_changed_are_seen(monkeypatch: Any) -> None:
         assert pmap(lambda _: os.environ["PARALLELKIT_TEST"], [0], workers=1) == [value]
 
 
+def test_what_a_function_counts_is_counted_anew() -> None:
+    def counter() -> Any:
+        count = 0
+
+        def f(_: int) -> int:
+            nonlocal count
+            count += 1
+            return count
+
+        return f
+
+    f = counter()
+    for _ in range(3):
+        assert pmap(f, range(4), workers=1) == [1, 2, 3, 4]
+
+
+def test_a_variable_that_has_no_value_yet_is_none_that_is_needed() -> None:
+    def f(x: int) -> int:
+        return later if x < 0 else x
+
+    assert pmap(f, range(4), workers=2) == [0, 1, 2, 3]
+    later = 5
+    assert pmap(f, [-1], workers=2) == [5]
+
+
 def test_a_worker_that_died_meanwhile_is_replaced() -> None:
     (pid,) = pmap(PID, [0], workers=1)
     os.kill(pid, signal.SIGKILL)
@@ -85,6 +116,64 @@ def test_a_run_that_failed_is_not_gone_on_with() -> None:
         with pytest.raises(ZeroDivisionError):
             pmap(fail, [0], workers=1)
         assert pmap(fail, [1], workers=1) == [1]
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_ctrl_c_while_workers_are_given_back_gives_none_twice(
+    turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    while kept() is None:
+        pmap(PID, range(2), workers=2, chunksize=1)
+    given: list[Any] = []
+    give_back = warm.Pool.give_back
+
+    def interrupted(pool: Any, link: Any) -> None:
+        give_back(pool, link)
+        given.append(link)
+        if len(given) == turns:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(warm.Pool, "give_back", interrupted)
+        pmap(PID, range(2), workers=2, chunksize=1)
+    idle = warm.pool().idle
+    assert len(given) == len(idle) == len(set(idle)) == 2
+    assert set(pmap(PID, range(2), workers=2, chunksize=1)) <= {each.process.pid for each in idle}
+
+
+def interrupt_within(name: str, patched: pytest.MonkeyPatch) -> None:
+    """Have Ctrl-C come when a step of the next run has begun, and is not done."""
+    step = getattr(Processes, name)
+
+    def interrupted(run: Any, *arguments: Any) -> Any:
+        patched.undo()
+        step(run, *arguments)
+        raise KeyboardInterrupt
+
+    patched.setattr(Processes, name, interrupted)
+
+
+@pytest.mark.parametrize(("step", "workers"), [("start", 1), ("send", 2), ("wait", 2)])
+def test_a_run_that_ctrl_c_ended_is_not_gone_on_with(
+    step: str, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    while kept() is None:
+        pmap(PID, range(2), workers=2, chunksize=1)
+    with monkeypatch.context() as patched:
+        interrupt_within(step, patched)
+        with pytest.raises(KeyboardInterrupt):
+            pmap(PID, range(2), workers=workers, chunksize=1)
+    assert kept() is None
+    assert len(pmap(PID, range(6), workers=2, chunksize=1)) == 6
+
+
+def test_an_end_that_was_not_registered_yet_is_parted_with() -> None:
+    run = Processes((PID, None, None), 1, 1)
+    run.start(1)
+    (link,) = run.links.values()
+    run.selector.unregister(link.sock)  # as where Ctrl-C came before that was done
+    run.close()
+    assert not run.links
 
 
 def test_two_at_a_time_do_not_share_workers() -> None:
@@ -109,6 +198,23 @@ def test_a_class_of_the_items_goes_as_it_is_now() -> None:
             assert pmap(lambda each: each.kind, [made()], workers=1) == [kind]
     finally:
         del __main__.C  # type: ignore[attr-defined]
+
+
+def test_a_module_that_is_to_go_by_value_goes_so_from_then_on(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kinds_of_items.py").write_text("class C:\n    kind = 'a'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("kinds_of_items")
+    f = lambda each: each.kind
+    for _ in range(2):
+        assert pmap(f, [module.C()], workers=1) == ["a"]
+    monkeypatch.setattr(module.C, "kind", "b")
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        assert pmap(f, [module.C()], workers=1) == ["b"]
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
 
 
 def test_an_array_that_was_changed_in_between_goes_as_it_is_now() -> None:

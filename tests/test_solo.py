@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from typing import Any
 
 import faults
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_engine import Threads
 
-from parallelkit import learned, solo
+from parallelkit import learned, pmap, solo
 from parallelkit.chunking import Pace
 from parallelkit.engine import Engine
 from parallelkit.home import Home
@@ -135,6 +137,27 @@ def test_a_long_item_holds_up_nobody(late: int, last: int) -> None:
     fn.check(range(last + 1))
 
 
+@pytest.mark.parametrize("at", [1, 2, 4, 5, 6, 20, 38, 39])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_who_takes_over_early_has_the_turn_end(at: int, lazy: bool, unhurried: None) -> None:
+    """As where the caller got no CPU between the start of its watch and that of its turn."""
+
+    def act(x: int) -> None:
+        if x == at:
+            thread = threading.Thread(target=call.solo.act)
+            thread.start()
+            thread.join()
+
+    fn = Watched(act)
+    call = Call(fn, iter(range(40)) if lazy else range(40))
+    with faults.limited():
+        assert call.run() == [-x for x in range(40)]
+    fn.check(range(40))
+    assert call.engine is not None
+    assert not call.solo.home.halted
+    assert lazy or call.engine.run.pace.seen == 40  # of an iterator there were brief turns before
+
+
 def test_a_long_first_item_of_an_iterator_holds_up_a_few() -> None:
     done = threading.Event()
 
@@ -227,6 +250,102 @@ def test_what_ends_the_loop_ends_the_workers_of_a_call_that_was_taken_over() -> 
 
     call = Call(Watched(act), range(20))
     with faults.limited(), pytest.raises(KeyboardInterrupt):
+        call.run()
+    assert call.place.closed
+
+
+def test_an_item_that_fails_is_no_dearer_than_the_others(unhurried: None) -> None:
+    def fail(x: int) -> int:
+        return 1 // (50 - x)
+
+    call = Call(fail, range(60))
+    with pytest.raises(ZeroDivisionError):
+        call.run()
+    assert call.engine is not None
+    assert call.engine.run.pace.seen == 51
+
+
+def test_items_of_an_iterator_are_let_go_after_others_took_over(unhurried: None) -> None:
+    """Also those that came before, or none after them could be."""
+    refs: list[weakref.ref[Any]] = []
+
+    class Item:
+        pass
+
+    def items() -> Any:
+        for _ in range(60):
+            item = Item()
+            refs.append(weakref.ref(item))
+            yield item
+
+    def act(_: Item) -> None:
+        if len(call.solo.results) == 40:
+            thread = threading.Thread(target=call.solo.act)
+            thread.start()
+            thread.join()
+
+    call = Call(act, items())
+    with faults.limited():
+        assert call.run() == [None] * 60
+    assert call.engine is not None
+    assert not call.items._kept  # type: ignore[attr-defined]
+    for thread in call.place.threads:  # each may have its last chunk still
+        thread.join(timeout=30)
+    gc.collect()
+    assert not any(ref() for ref in refs)
+
+
+def test_what_was_computed_goes_with_the_call(unhurried: None) -> None:
+    """Also if the thread that stood by is not over yet."""
+
+    class Result:
+        pass
+
+    def refs() -> list[weakref.ref[Any]]:
+        fn = lambda _: Result()
+        return [weakref.ref(each) for each in (*pmap(fn, range(20)), fn)]
+
+    gc.disable()
+    try:
+        for _ in range(50):
+            assert not any(ref() for ref in refs())
+    finally:
+        gc.enable()
+
+
+def test_items_of_an_iterator_are_weighed_while_they_are_there(monkeypatch: Any) -> None:
+    monkeypatch.setattr(learned, "launch", lambda _: 1e-4)
+    monkeypatch.setattr(solo, "PATIENCE", EVER)
+    weighed: list[tuple[list[int], list[int]]] = []
+
+    def weigh(home: Home, position: int, values: list[int]) -> None:
+        (column,) = home.source.columns(range(position, position + len(values)))
+        weighed.append((list(column), [-value for value in values]))
+
+    monkeypatch.setattr(Home, "weigh", weigh)
+
+    def act(x: int) -> int:
+        busy(3e-5)
+        return -x
+
+    Call(act, iter(range(300))).run()
+    assert weighed
+    assert all(column == items for column, items in weighed)
+
+
+def test_workers_that_cannot_be_started_for_an_odd_reason_are_ended(unhurried: None) -> None:
+    def start(_: int) -> None:
+        raise AssertionError("odd")
+
+    def act(_: int) -> None:
+        call.solo.act()  # an engine takes over
+        with pytest.raises(AssertionError, match="odd"):
+            call.solo.act()  # which wants workers
+        raise KeyboardInterrupt
+
+    call = Call(act, range(9))
+    call.place.start = start  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
         call.run()
     assert call.place.closed
 

@@ -33,6 +33,7 @@ STEADY = [
     "def f(x):\n    import json\n    return [json.dumps(y) for y in range(x)]",
     "def make(n):\n    return lambda x: x + n\nf = make(3)",
     "def f(x: int) -> None: pass",
+    "def f(x):\n    n = 0\n    def g():\n        nonlocal n\n        n += x\n    g()\n    return n",
 ]
 
 CHANGING = {
@@ -43,6 +44,37 @@ CHANGING = {
     "what it closes over": "def make():\n    s = []\n    return lambda x: s.append(x)\nf = make()",
     "a global that it sets": "count = 0\ndef f(x):\n    global count\n    count += 1",
     "one that an inner function sets": "def f(x):\n    def g():\n        global n\n        n = 1",
+    "what it closes over and sets": """
+        def make():
+            n = 0
+            def f(x):
+                nonlocal n
+                n += 1
+                return n
+            return f
+        f = make()
+    """,
+    "what an inner function closes over and sets": """
+        def make():
+            n = 0
+            def f(x):
+                def g():
+                    nonlocal n
+                    n += 1
+                g()
+                return n
+            return f
+        f = make()
+    """,
+    "a variable that has no value yet": """
+        def make():
+            def f(x): return later
+            yield f
+            later = 1
+        steps = make()
+        f = next(steps)
+    """,
+    "the globals of an inner function": "def f(x):\n    (lambda: 0).__globals__['n'] = x",
     "what it names by a string": "def f(x): globals()['n'] = x",
     "what it runs": "def f(x): exec('n = 1')",
     "an attribute": "def f(x): pass\nf.kind = 'odd'",

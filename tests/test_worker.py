@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -183,3 +184,22 @@ def test_a_run_that_follows_unasked_finds_nothing_of_the_one_before(waiting: Any
     worker, _ = waiting
     worker.begin(Message(wire.RUN, pickle.dumps(tuple(Settings(8)))))
     assert (worker.job.fn, worker.job.settings.run) == (None, 8)
+
+
+def test_a_chunk_is_not_kept_while_the_worker_waits_for_more(waiting: Any) -> None:
+    worker, ours = waiting
+    seen: list[list[Any]] = []
+
+    def wait() -> None:
+        frame = sys._getframe(1)
+        found = [each for each in frame.f_locals.values() if isinstance(each, Message)]
+        seen.append([each.kind for each in found])
+        if len(seen) == 2:
+            raise EOFError
+
+    worker.wait = wait
+    body = Definitions((abs, None, None)).dumps(([-5, -6],))
+    for piece in wire.frame(Message(wire.CHUNK, body, 0, 2)):
+        ours.sendall(piece)
+    worker.serve()
+    assert seen == [[], []]

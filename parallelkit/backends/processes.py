@@ -93,9 +93,9 @@ class Processes:
         settings = self.settings._replace(
             context=None if known else self.context, hushed=joined and self.brisk
         )
-        link.context = self.context
         link.duty = Duty(link.slot, ashore=self.settings.max_memory is not None)
         link.say(Message(wire.RUN, pickle.dumps(tuple(settings), 5)))
+        link.context = self.context
         self._teach(link)
         self.unsaid.add(number)
         link.duty.joined = joined
@@ -309,10 +309,10 @@ class Processes:
 
     def _part(self, number: int) -> Link:
         link = self.links.pop(number)
-        self.selector.unregister(link.sock)
-        if link.process.sentinel is not None:
-            with contextlib.suppress(KeyError):
-                self.selector.unregister(link.process.sentinel)
+        for end in (link.sock, link.process.sentinel):
+            if end is not None:
+                with contextlib.suppress(KeyError):  # Ctrl-C came before it was registered
+                    self.selector.unregister(end)
         return link
 
     def kill(self, worker: int) -> None:

@@ -17,7 +17,7 @@ from ..steady import made_of, same
 from ..worker import Settings
 from . import warm
 from .duty import Duty
-from .processes import Processes
+from .processes import Outcome, Processes
 from .warm import Link
 
 
@@ -49,7 +49,10 @@ class Repeated(Processes):
     ) -> None:
         super().__init__(root, most, share, settings)
         self.parts = parts
-        self.duties: dict[int, Duty] = {}  # of the run that is over
+        self.midst = False  # whether something was begun that is to be done as a whole
+        self.lasting: bool | None = None  # whether it is to be kept, once it is over
+        self.kept = False
+        self.duties: dict[int, Duty] = {}  # what the workers have that were given back
         self.offered = False  # whether its workers are here, and were not asked for yet
         self.resting: set[int] = set()  # those that were not told of another
 
@@ -61,7 +64,9 @@ class Repeated(Processes):
         if not alike or capture(share) != self.context or not self.pool.claim([*links.values()]):
             return False
         if all(link.duty is self.duties[n] and link.alive() for n, link in links.items()):
-            self.offered, self.resting = True, set(links)
+            self.offered, self.resting, self.duties = True, set(links), {}
+            self.lasting, self.kept = None, False
+            self.happened.clear()  # what nobody asked for any more
             for link in links.values():
                 link.slot.leave(0)
             return True
@@ -71,18 +76,39 @@ class Repeated(Processes):
 
     def start(self, count: int) -> None:
         """Take the workers of the last run if as many are asked for, else any."""
-        if self.offered:
-            self.offered = False
-            if count == len(self.links):
-                for number, link in self.links.items():
-                    link.duty.joined = True  # what it may say of the last run is no news
-                    self.happened.append((Joined(number), None))
-                return
-            for number in tuple(self.links):
-                link = self._part(number)
-                self.pool.give_back(link)
-            self.resting.clear()
-        super().start(count)
+        self.midst = True
+        if self.offered and count == len(self.links):
+            for number, link in self.links.items():
+                link.duty.joined = True  # what it may say of the last run is no news
+                self.happened.append((Joined(number), None))
+        else:
+            if self.offered:
+                self._decline()
+            super().start(count)
+        self.offered = self.midst = False
+
+    def _decline(self) -> None:
+        """Give back the workers of the last run."""
+        self.resting.clear()
+        for number in tuple(self.links):
+            link = self._part(number)
+            self.pool.give_back(link)
+
+    # What Ctrl-C interrupts here leaves a pickler or a socket as nobody should find it.
+
+    def send(self, worker: int, chunk: range, columns: tuple[Any, ...]) -> int:
+        """Have `worker` run a chunk; return how many bytes travel."""
+        self.midst = True
+        size = super().send(worker, chunk, columns)
+        self.midst = False
+        return size
+
+    def wait(self, timeout: float | None) -> list[Outcome]:
+        """Return what happened, waiting up to `timeout` seconds for something to happen."""
+        self.midst = True
+        happened = super().wait(timeout)
+        self.midst = False
+        return happened
 
     def _manner(self, number: int, link: Link) -> float:
         how = super()._manner(number, link)
@@ -93,24 +119,27 @@ class Repeated(Processes):
 
     def close(self) -> None:
         """End the run, and keep what another like it needs."""
-        if self.duties and self.pool.parked is self:  # a second time
-            return
-        if not self._lasts():
+        if self.lasting is None:  # else Ctrl-C interrupted it, and it goes on
+            self.lasting = self._lasts()
+        if not self.lasting:
             super().close()
             return
-        self.duties = {number: link.duty for number, link in self.links.items()}
         self.offered = False
-        for link in self.links.values():
-            link.slot.leave(-self.settings.run)
-            self.pool.give_back(link)
-        before = self.pool.park(self)
-        if before is not None:
-            before.dissolve()
+        for number, link in self.links.items():
+            if number not in self.duties:  # twice, and two runs would have the same worker
+                self.duties[number] = link.duty
+                link.slot.leave(-self.settings.run)
+                self.pool.give_back(link)
+        if not self.kept:
+            self.kept = True
+            before = self.pool.park(self)
+            if before is not None:
+                before.dissolve()
 
     def _lasts(self) -> bool:
         """Return whether nothing has happened that makes another run different."""
         links, pool = self.links.values(), self.pool
-        quiet = bool(links) and not (self.deaths or self.unsaid or pool.retired)
+        quiet = bool(links) and not (self.midst or self.deaths or self.unsaid or pool.retired)
         for link in links:
             up = link.pool is pool and link.process.pid is not None and not link.outbox
             quiet = quiet and up and not (link.duty.heavy or link.duty.chunks or link.duty.ghosts)

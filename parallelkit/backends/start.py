@@ -175,6 +175,7 @@ class ZygoteStarter:
 
     def __init__(self) -> None:
         launch = taken()
+        discard()  # who cannot be taken now never will be
         self.board, self.control, self.pid = launch.board, launch.control, launch.pid
         self.lock = threading.Lock()
 
@@ -228,7 +229,7 @@ class ZygoteStarter:
 
 
 def discard() -> None:
-    """End the zygote that was launched ahead, if nobody has taken it."""
+    """End what was launched ahead, if nobody has taken it."""
     for launch in untaken():
         launch.forget()
         with contextlib.suppress(ChildProcessError):  # someone else's os.wait() was faster

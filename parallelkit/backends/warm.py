@@ -14,13 +14,13 @@ import heapq
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from time import perf_counter
 from typing import Protocol
 
 from .. import arenas, parcels, wire
+from ..ahead import streams
 from ..board import SLOTS, Slot
 from ..leases import Berth
 from ..machine import resident
@@ -258,7 +258,7 @@ def pool() -> Pool:
     global _current
     leave_at_exit()
     starter = default()
-    key = (starter, _identity(1), _identity(2))
+    key = (starter, streams())  # workers print there, so it is part of what they are
     with _lock:
         if _current is not None and _current[0] == key and _current[1].starter.alive():
             return _current[1]
@@ -324,17 +324,6 @@ def _forget() -> None:
     if _current is not None:
         _current[1].forget()
         _current = None
-
-
-def _identity(fd: int) -> object:
-    """Return what descriptor `fd` leads to: workers print there, so it is part of what they are."""
-    if (sys.__stdout__ if fd == 1 else sys.__stderr__) is None:  # the number is free for anything
-        return None
-    try:
-        status = os.fstat(fd)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 atexit.register(_shut_at_exit)
