@@ -113,6 +113,10 @@ class Portions:
         there = staff.hired and (staff.allowed or staff.count()) and not self.home.closed
         return self.limits.home and not there
 
+    def forsaken(self) -> bool:
+        """Return whether what waits is the caller's to run, since no worker is there that may."""
+        return self.limits.home and (self.home.closed or not self.staff.idle)
+
     def busy(self) -> bool:
         """Return whether anybody has items, the caller included."""
         return self.home.chunk is not None or self.staff.busy()

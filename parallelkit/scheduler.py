@@ -372,7 +372,7 @@ class Run:
             if staff.idle and (portions.again() or (single and not self.home.closed)):
                 staff.lone = bool(stock.exclusive)
                 self._send(staff.idle, 1, now)
-            elif self.home.bound or (self.limits.home and single and not staff.idle):
+            elif self.home.bound or (single and portions.forsaken()):
                 self._turn(1, PROBE, now)
         if not stock.exhausted:
             self._pull(now)

@@ -18,6 +18,7 @@ from parallelkit.events import (
     Joined,
     Send,
     Strained,
+    Taken,
     Work,
 )
 from parallelkit.scheduler import Limits, Run
@@ -96,6 +97,29 @@ def test_where_no_result_travels_the_caller_runs_the_rest():
     assert told[0] == [Send(1, range(4, 6)), Work(range(1), 1e-3)]
     assert told[1:] == [[], [Give(range(1)), Work(range(1, 2), 0.02)]]
     assert run.home.closed
+
+
+def test_the_caller_runs_the_rest_though_memory_is_short_and_workers_idle():
+    run = opened(5, chunksize=2)
+    told = tell(
+        run,
+        (1.0, Done(1, 2, 1.0, (0, 1), unreturned=(0, 1))),
+        (1.0, Done(2, 4, 1.0, (2, 3), unreturned=(2, 3))),
+        (1.0, Strained(True)),
+        (1.1, Done(1, 5, 1.0)),
+        *[(2.0 + at, Done(HOME, at + 1, 1.0)) for at in range(4)],
+    )
+    assert told[-1][-1] == Finish()
+    run = opened(6, chunksize=2, ahead=1, ordered=False)
+    run.home.count(0, 0, 4)
+    told = tell(
+        run,
+        (1.0, Strained(True)),
+        (1.0, Done(1, 2, 1.0)),
+        (1.1, Done(2, 4, 1.0)),
+        (1.2, Taken(4)),
+    )
+    assert told[2:] == [[Give(range(2, 4))], [Work(range(4, 5), 1e-3)]]
 
 
 def test_a_failure_waits_for_those_before_it_that_only_the_caller_can_run():
