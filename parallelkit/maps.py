@@ -95,18 +95,34 @@ def pmap(
         return _loop(fn, iterables)
     from .options import Options, check_call, plan
 
-    checked = plan(Options(*knobs, worker_state, max_memory))
+    begun = None
+    options = Options(*knobs, worker_state, max_memory)
+    plain = workers is not None and all(map(is_, options[1:], _DEFAULTS[1:]))
+    if plain:
+        from .brief import attempt, remember
+
+        results, begun = attempt(fn, iterables, workers)
+        if results is not None:
+            return results
+    checked = plan(options)
     check_call("pmap", fn, iterables)
     _prepare(checked)
     from .calls import begin
     from .outcomes import Work
 
     work = Work(fn, worker_state, None, checked.seed, checked.retry_on)
+    if begun is not None:
+        checked = checked._replace(chunksize=begun.size)
     engine = begin(checked, work, source(iterables))
-    results: list[R] = []
+    if begun is not None:
+        begun.hand_over(engine)
+    results = []
     if checked.on_error == "raise":  # else it may leave out items, and not tell where it ends
         engine.home.sink = results
-    return _collected(engine, results, checked)
+    _collected(engine, results, checked)
+    if plain:
+        remember(engine, workers)
+    return results
 
 
 def _prepare(checked: Plan) -> None:

@@ -39,14 +39,36 @@ def made_of(fn: Any) -> tuple[Any, ...] | None:
     names = Names()
     if not names.defines(fn) and names.finds(fn, fn.__qualname__):
         return fn, fn.__code__  # it goes by name, and the worker keeps its module anyway
+    outer = _outer(fn)
+    if outer is None or not all(_lasting(each, names) for each in outer):
+        return None
+    return (*_own(fn), *outer)
+
+
+def still(parts: tuple[Any, ...], fn: Any) -> bool:
+    """Return whether `fn` is made of what was found before, whose parts have not changed since."""
+    if type(fn) is not FunctionType:
+        return parts[0] is fn
+    if fn.__dict__:
+        return False
+    if parts[0] is fn:
+        return parts[1] is fn.__code__
+    outer = _outer(fn)
+    return outer is not None and same(parts, (*_own(fn), *outer))
+
+
+def _own(fn: FunctionType) -> tuple[Any, ...]:
+    own = (fn.__code__, fn.__globals__, fn.__name__, fn.__qualname__, fn.__module__)
+    return (*own, *(fn.__kwdefaults__ or ()))
+
+
+def _outer(fn: FunctionType) -> list[Any] | None:
+    """Return what a function refers to, None if it may set that, or it cannot be had yet."""
     named, held = _globals(fn.__code__), _held(fn)
     if named is None or held is None:
         return None
-    found = [fn.__globals__.get(name, _NOTHING) for name in named]
-    if not all(_lasting(each, names) for each in (*found, *held)):
-        return None
-    parts = (fn.__code__, fn.__globals__, fn.__name__, fn.__qualname__, fn.__module__)
-    return (*parts, *found, *held, *(fn.__kwdefaults__ or ()))
+    known = fn.__globals__
+    return [*[known.get(name, _NOTHING) for name in named], *held]
 
 
 def _held(fn: FunctionType) -> list[Any] | None:

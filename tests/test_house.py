@@ -70,7 +70,7 @@ FLOORS = [
     {"home", "guard"},
     {"engine"},
     {"calls"},
-    {"solo"},
+    {"solo", "brief"},
     # An executor: what its callers touch, then what its helper thread runs.
     {"broken", "desk"},
     {"trips"},

@@ -197,10 +197,7 @@ class Processes:
             except EOFError as error:
                 self._lose(number, str(error))
                 return
-            for message in messages:
-                self._hear(number, link, message)
-            if link.reader.spoilt:
-                self._lose(number, wire.GARBLED)
+            self._heed(number, link, messages)
 
     def _ended(self, number: int, _: int) -> None:
         """The process has ended: take what it still had to say, then lose it."""
@@ -212,6 +209,12 @@ class Processes:
                 for message in link.read():
                     self._hear(number, link, message)
         self._lose(number)
+
+    def _heed(self, number: int, link: Link, messages: list[Message]) -> None:
+        for message in messages:
+            self._hear(number, link, message)
+        if link.reader.spoilt:
+            self._lose(number, wire.GARBLED)
 
     def _hear(self, number: int, link: Link, message: Message) -> None:
         if message.kind in {wire.DONE, wire.CUT}:

@@ -4,21 +4,30 @@ What a short run costs is mostly what it takes to begin one: the surroundings to
 function to pickle, workers to take and to tell.  If nothing of that can have changed, a run that is
 over is kept, its workers go back to the pool all the same, and if they are still there the next
 begins with its first chunks.
+
+Where that is all there is to it, `attempt` even does without an engine: chunks go out, plain
+outcomes come back.  If anything else happens, an engine takes over, which asks for the same, and
+finds it done.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .. import wire
 from ..context import capture
 from ..events import Joined
+from ..freight import MARK
 from ..steady import made_of, same
+from ..wire import Message
 from ..worker import Settings
 from . import warm
 from .duty import Duty
 from .processes import Outcome, Processes
 from .warm import Link
+
+SOON = 5e-3  # seconds until an engine takes over, which looks after memory and shares work anew
 
 
 def opened(root: tuple[Any, ...], most: int, share: int, settings: Settings) -> Processes:
@@ -48,13 +57,17 @@ class Repeated(Processes):
         settings: Settings,
     ) -> None:
         super().__init__(root, most, share, settings)
-        self.parts = parts
+        self.parts, self.share = parts, share
         self.midst = False  # whether something was begun that is to be done as a whole
         self.lasting: bool | None = None  # whether it is to be kept, once it is over
         self.kept = False
         self.duties: dict[int, Duty] = {}  # what the workers have that were given back
         self.offered = False  # whether its workers are here, and were not asked for yet
         self.resting: set[int] = set()  # those that were not told of another
+        self.under_way: dict[int, range] = {}  # chunks that are sent before an engine says so
+        self.unheard: dict[int, list[Message]] = {}  # what came of them
+        self.price: float | None = None  # of an item, as of the last attempt
+        self.call: Any = None  # what its caller compares with the next
 
     def resume(self, parts: tuple[Any, ...], most: int, share: int, settings: Settings) -> bool:
         """Make ready for another run, if it is like the last and all its workers are there."""
@@ -64,33 +77,120 @@ class Repeated(Processes):
         if not alike or capture(share) != self.context or not self.pool.claim([*links.values()]):
             return False
         if all(link.duty is self.duties[n] and link.alive() for n, link in links.items()):
-            self.offered, self.resting, self.duties = True, set(links), {}
-            self.lasting, self.kept = None, False
-            self.happened.clear()  # what nobody asked for any more
-            for link in links.values():
-                link.slot.leave(0)
+            self._begin()
             return True
         for link in links.values():
             self.pool.give_back(link) if link.alive() else self.pool.bury(link)
         return False
 
+    def _begin(self) -> None:
+        self.offered, self.resting, self.duties = True, set(self.links), {}
+        self.lasting, self.kept = None, False
+        self.happened.clear()  # what nobody asked for any more
+        for link in self.links.values():
+            link.slot.leave(0)
+            link.slot.clear()  # or who ended before it did so would seem to be on an item of ours
+
+    def attempt(self, column: Sequence[Any], spans: list[range]) -> list[Any] | None:
+        """Return the results of a run's items, `spans` of which go to a worker each.
+
+        None if there is more to it than sending them and waiting for a moment.  Then `under_way`
+        tells whether they were sent.
+        """
+        if not self._again(len(spans)):
+            return None
+        self.midst = True
+        try:
+            for number, span in zip(self.links, spans, strict=False):
+                super().send(number, span, (column[span.start : span.stop],))
+                self.under_way[number] = span
+                link = self.links[number]
+                link.outbox.flush()
+                if not link.outbox:
+                    self.unsaid.discard(number)
+            results = self._results() if self._soon() else None
+        except BaseException:  # Ctrl-C
+            self.close()
+            raise
+        self.midst = False
+        if results is None:
+            return None
+        self.close()
+        return results
+
+    def _again(self, count: int) -> bool:
+        """Take up the run again, if its workers are there; nothing else may have changed."""
+        links = self.links
+        if not self.pool.claim([*links.values()], self):
+            return False
+        theirs = [link.duty is self.duties[number] for number, link in links.items()]
+        if all(theirs) and count <= len(links):
+            self._begin()
+            return True
+        for link in links.values():
+            self.pool.give_back(link)
+        self.dissolve()
+        return False
+
+    def _soon(self) -> bool:
+        """Wait for what was sent; return whether all of it was plain and soon here."""
+        waiting, plain = set(self.under_way), True
+        while waiting and plain:
+            numbers = [key.data[1] for key, _ in self.selector.select(SOON)]
+            heard = [number in waiting and self._plain(number) for number in numbers]
+            plain = bool(heard) and all(heard)
+            waiting.difference_update(numbers)
+        return plain
+
+    def _plain(self, number: int) -> bool:
+        """Receive from a worker; return whether it was the outcome of a chunk without failures."""
+        link = self.links[number]
+        try:
+            messages = link.read()
+        except (EOFError, BlockingIOError):
+            return False
+        self.unheard[number] = messages
+        if len(messages) != 1 or link.reader.spoilt:
+            return False
+        kind, body, first, second, _ = messages[0]
+        whole = kind == wire.DONE and not second and first == self.under_way[number].stop
+        return whole and body[0] != MARK
+
+    def _results(self) -> list[Any] | None:
+        """Return what came; None if it cannot be unpickled."""
+        results: list[Any] = []
+        try:
+            for number in self.under_way:
+                results += self.definitions.loads(self.unheard[number][0].body)
+        except Exception:  # a result's own __setstate__ can raise anything
+            return None
+        self.price = sum(messages[0].seconds for messages in self.unheard.values()) / len(results)
+        for number, span in self.under_way.items():
+            self.links[number].duty.answered(span.stop, cut=False)
+        self.under_way.clear()
+        self.unheard.clear()
+        return results
+
     def start(self, count: int) -> None:
         """Take the workers of the last run if as many are asked for, else any."""
         self.midst = True
-        if self.offered and count == len(self.links):
+        if self.offered and (count == len(self.links) or self.under_way):
+            self._decline(count)
             for number, link in self.links.items():
                 link.duty.joined = True  # what it may say of the last run is no news
                 self.happened.append((Joined(number), None))
+            if count > len(self.links):
+                super().start(count - len(self.links))
         else:
             if self.offered:
-                self._decline()
+                self._decline(0)
             super().start(count)
         self.offered = self.midst = False
 
-    def _decline(self) -> None:
-        """Give back the workers of the last run."""
-        self.resting.clear()
-        for number in tuple(self.links):
+    def _decline(self, wanted: int) -> None:
+        """Give back the workers of the last run, but for the first so many."""
+        for number in tuple(self.links)[wanted:]:
+            self.resting.discard(number)
             link = self._part(number)
             self.pool.give_back(link)
 
@@ -98,6 +198,9 @@ class Repeated(Processes):
 
     def send(self, worker: int, chunk: range, columns: tuple[Any, ...]) -> int:
         """Have `worker` run a chunk; return how many bytes travel."""
+        if self.under_way:
+            assert self.under_way.pop(worker) == chunk, "an engine has other chunks sent"
+            return 0
         self.midst = True
         size = super().send(worker, chunk, columns)
         self.midst = False
@@ -106,6 +209,9 @@ class Repeated(Processes):
     def wait(self, timeout: float | None) -> list[Outcome]:
         """Return what happened, waiting up to `timeout` seconds for something to happen."""
         self.midst = True
+        while self.unheard and not (self.under_way or self.happened):
+            number, messages = self.unheard.popitem()
+            self._heed(number, self.links[number], messages)
         happened = super().wait(timeout)
         self.midst = False
         return happened

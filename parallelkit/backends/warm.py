@@ -145,11 +145,13 @@ class Pool:
                 self.bury(link)
         return [link for link in taken if link in self.busy]
 
-    def claim(self, links: list[Link]) -> bool:
-        """Take just these workers, if all of them are there."""
+    def claim(self, links: list[Link], parked: Parked | None = None) -> bool:
+        """Take just these workers, if all of them are there, and the run that is `parked`."""
         with self.lock:
-            if not all(link in self.idle for link in links):
+            lost = parked is not None and self.parked is not parked
+            if lost or not all(link in self.idle for link in links):
                 return False
+            self.parked = None if parked is not None else self.parked
             for link in links:
                 self.idle.remove(link)
             self.busy.update(links)
@@ -266,6 +268,15 @@ def pool() -> Pool:
     if old is not None:
         old[1].retire()
     return _current[1]
+
+
+def parked() -> Parked | None:
+    """Return the run that `pool()` keeps, if there is a pool."""
+    leave_at_exit()
+    now = _current
+    if now is None or now[0] != (default(), streams()):
+        return None
+    return now[1].parked
 
 
 def warmth() -> tuple[bool, int]:

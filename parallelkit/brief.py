@@ -1,0 +1,104 @@
+"""Calls of a few items that are like the call before, straight to its workers.
+
+A call with workers is a run of the scheduler, which weighs who is to have what.  Where there are
+few items and everything else is known, there is nothing to weigh, and that would be most of what
+such a call costs.  Whatever goes otherwise than expected is for an engine, which takes over.
+
+Holds what must be as it was; leaves to others how chunks go out and outcomes come back.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .backends import warm
+from .backends.repeated import Repeated
+from .context import capture
+from .guests import at_home
+from .steady import still
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+TOGETHER = 50e-6
+"""Seconds of work for which it does not pay to wake a second worker (benchmarks.versus)."""
+
+FEW = 64  # items at most that one worker is sent in such a call
+
+
+class Call:
+    """What a call asked for whose run is kept."""
+
+    def __init__(self, workers: int | None) -> None:
+        self.workers = workers
+        self.registry = _registry()
+
+    def again(self, run: Repeated, fn: Any, workers: int | None) -> bool:
+        """Return whether another call asks for the same, in the same surroundings."""
+        return (
+            self.workers is workers
+            and still(run.parts, fn)
+            and at_home()
+            and capture(run.share) == run.context
+            and _registry() == self.registry
+        )
+
+
+class Begun:
+    """A call whose items are with workers in chunks of `size`, and which needs an engine."""
+
+    def __init__(self, run: Repeated, size: int) -> None:
+        self.run = run
+        self.size = size
+
+    def hand_over(self, engine: Engine) -> None:
+        """Have an engine go on.
+
+        It asks for just these chunks if it knows no price, for then a worker has one at a time.
+        """
+        engine.open_backend = lambda: self.run
+        pace = engine.run.pace
+        pace.item, pace.seen, pace.seconds = None, 0, 0.0
+
+
+def remember(engine: Engine, workers: int | None) -> None:
+    """Keep what the next call can be compared with, of one that names only its workers."""
+    run = engine.backend
+    if type(run) is Repeated and run.kept:
+        run.call = Call(workers)
+
+
+def attempt(
+    fn: Callable[..., Any], iterables: tuple[Any, ...], workers: int | None
+) -> tuple[list[Any] | None, Begun | None]:
+    """Return the results of a call that names only its workers, or else what was begun of it."""
+    run = warm.parked()
+    if type(run) is not Repeated or len(iterables) != 1:
+        return None, None
+    call, column = run.call, iterables[0]
+    if call is None or type(column) not in (list, tuple, range):
+        return None, None
+    spans = _spans(run, len(column))
+    if not spans or not call.again(run, fn, workers):
+        return None, None
+    results = run.attempt(column, spans)
+    return results, Begun(run, len(spans[0])) if results is None and run.under_way else None
+
+
+def _spans(run: Repeated, count: int) -> list[range] | None:
+    """Return which items go to a worker each, None if that is to be weighed."""
+    if not count:
+        return None
+    if count == 1 or (run.price is not None and count * run.price < TOGETHER):
+        return [range(count)] if count <= FEW else None
+    if count <= len(run.links):
+        return [range(at, at + 1) for at in range(count)]
+    return None
+
+
+def _registry() -> set[str] | None:
+    """Return the modules of which cloudpickle's user said that they go by value."""
+    found = getattr(sys.modules.get("cloudpickle"), "list_registry_pickle_by_value", None)
+    return None if found is None else found()

@@ -1,0 +1,287 @@
+"""A short call like the one before needs no engine, and nobody can tell."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import faults
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import parallelkit
+from parallelkit import pmap
+from parallelkit.backends import repeated, warm
+from parallelkit.backends.repeated import Repeated
+from parallelkit.errors import WorkerDied
+
+PID = lambda _: os.getpid()
+SAME = lambda x: x
+
+
+class Refusing:
+    """Goes out of a worker, and does not come in."""
+
+    def __init__(self) -> None:
+        self.attribute = 1
+
+    def __setstate__(self, state: object) -> None:
+        raise ValueError("cannot be loaded")
+
+
+def made(size: int) -> Any:
+    import numpy as np
+
+    return np.ones(size) if size else Refusing()
+
+
+@pytest.fixture(autouse=True)
+def limit() -> Any:
+    with faults.limited():
+        yield
+
+
+class Attempts:
+    """Counts how calls ended that were begun without an engine."""
+
+    def __init__(self) -> None:
+        self.done = self.handed_over = 0
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> Attempts:
+    counted = Attempts()
+    attempt = Repeated.attempt
+
+    def watched(run: Repeated, column: Any, spans: list[range]) -> Any:
+        results = attempt(run, column, spans)
+        counted.done += results is not None
+        counted.handed_over += bool(run.under_way)
+        return results
+
+    monkeypatch.setattr(Repeated, "attempt", watched)
+    return counted
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 20])
+def test_results_are_those_of_the_loop(count: int, attempts: Attempts) -> None:
+    pmap(SAME, range(2), workers=2)
+    for turn in range(20):
+        items = [(turn, at) for at in range(count)]
+        assert pmap(SAME, items, workers=2) == items
+        assert pmap(SAME, tuple(items), workers=2) == items
+        assert pmap(SAME, range(count), workers=2) == [*range(count)]
+    if count < 3:
+        assert attempts.done > 30
+
+
+def test_what_goes_on_is_the_same_workers(attempts: Attempts) -> None:
+    (first,) = pmap(PID, [0], workers=1)
+    assert [pmap(PID, [0], workers=1) for _ in range(50)] == [[first]] * 50
+    assert attempts.done + attempts.handed_over == 50
+
+
+def test_an_item_that_fails_is_told_as_ever(attempts: Attempts) -> None:
+    def inverse(x: int) -> float:
+        return 1 / x
+
+    for _ in range(3):
+        assert pmap(inverse, [1, 2], workers=2) == [1.0, 0.5]
+        assert pmap(inverse, [1, 2], workers=2) == [1.0, 0.5]
+        with pytest.raises(ZeroDivisionError) as caught:
+            pmap(inverse, [4, 0], workers=2)
+        error: Any = caught.value
+        assert (error.index, error.item, error.results) == (1, 0, {0: 0.25})
+        assert "parallelkit: raised by item 1 (0)" in error.__notes__
+    assert attempts.handed_over
+
+
+def test_a_worker_that_dies_is_blamed_on_its_item_as_ever(attempts: Attempts) -> None:
+    def end(x: int) -> int:
+        if x < 0:
+            os._exit(3)
+        return x
+
+    for _ in range(2):
+        assert pmap(end, [1, 2], workers=2) == [1, 2]
+        assert pmap(end, [1, 2], workers=2) == [1, 2]
+        with pytest.raises(WorkerDied, match=r"ended with exit code 3 while it ran item 0 \(-1\)"):
+            pmap(end, [-1, 5], workers=2)
+    assert attempts.handed_over
+
+
+def test_one_that_was_killed_while_it_waited_costs_nothing() -> None:
+    for _ in range(5):
+        pmap(PID, [0], workers=1)
+        (pid,) = pmap(PID, [0], workers=1)
+        os.kill(pid, signal.SIGKILL)
+        (other,) = pmap(PID, [0], workers=1)
+        assert other != pid
+
+
+def test_a_long_item_has_an_engine_take_over(attempts: Attempts, tmp_path: Any) -> None:
+    path = str(tmp_path / "go")
+    os.mkfifo(path)
+
+    def wait(x: Any) -> Any:
+        if isinstance(x, str):
+            open(x).close()
+        return x
+
+    pmap(wait, [1, 2], workers=2)
+    pmap(wait, [1, 2], workers=2)
+    before = attempts.handed_over
+
+    def release() -> None:
+        while attempts.handed_over == before:
+            threading.Event().wait(0.001)
+        open(path, "w").close()
+
+    helper = threading.Thread(target=release)
+    helper.start()
+    assert pmap(wait, [path, 2], workers=2) == [path, 2]
+    helper.join()
+    assert attempts.handed_over > before
+
+
+def test_large_results_and_odd_ones_come_as_ever() -> None:
+    for _ in range(3):
+        for size in 10, 100_000, 1_000_000:
+            (array,) = pmap(made, [size], workers=1)
+            assert array.sum() == size
+        with pytest.raises(ValueError, match="cannot be loaded"):
+            pmap(made, [0], workers=1)
+
+
+def test_what_is_printed_is_there(capfd: pytest.CaptureFixture[str]) -> None:
+    for turn in range(4):
+        pmap(print, [turn], workers=1)
+    assert capfd.readouterr().out == "0\n1\n2\n3\n"
+
+
+def test_what_has_changed_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    look = lambda _: (os.getcwd(), os.environ.get("PARALLELKIT_TEST"), sys.argv[-1])
+    for turn in "abc":
+        (tmp_path / turn).mkdir()
+        monkeypatch.chdir(tmp_path / turn)
+        monkeypatch.setenv("PARALLELKIT_TEST", turn)
+        monkeypatch.setattr(sys, "argv", ["x", turn])
+        for _ in range(3):
+            assert pmap(look, [0], workers=1) == [(os.getcwd(), turn, turn)]
+
+
+def test_another_function_is_another() -> None:
+    for turn in range(5):
+        for _ in range(3):
+            assert pmap(lambda x, turn=turn: x + turn, [1], workers=1) == [1 + turn]
+            assert pmap(lambda x: -x, [1], workers=1) == [-1]
+
+
+def test_a_backend_that_was_chosen_holds(attempts: Attempts) -> None:
+    pmap(PID, [0], workers=1)
+    pmap(PID, [0], workers=1)
+    before = attempts.done + attempts.handed_over
+    with parallelkit.backend("threads"):
+        assert pmap(PID, [0], workers=1) == [os.getpid()]
+    assert pmap(PID, [0], workers=1, backend="serial") == [os.getpid()]
+    assert attempts.done + attempts.handed_over == before
+
+
+def test_wrong_arguments_are_refused_as_ever() -> None:
+    pmap(SAME, [0], workers=1)
+    pmap(SAME, [0], workers=1)
+    with pytest.raises(TypeError, match="workers"):
+        pmap(SAME, [0], workers="1")  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        pmap(SAME, 5, workers=1)  # type: ignore[arg-type]
+    assert pmap(SAME, [], workers=1) == []
+    assert pmap(SAME, iter([1]), workers=1) == [1]
+    assert pmap(SAME, "a", workers=1) == ["a"]
+
+
+def test_threads_at_the_same_time_have_workers_of_their_own() -> None:
+    def some(thread: int) -> None:
+        for turn in range(50):
+            assert pmap(SAME, [(thread, turn)], workers=1) == [(thread, turn)]
+            assert pmap(SAME, [thread, turn], workers=2) == [thread, turn]
+
+    with ThreadPoolExecutor(4) as threads:
+        for _ in threads.map(some, range(4)):
+            pass
+
+
+def test_a_fork_of_the_caller_has_workers_of_its_own() -> None:
+    (pid,) = pmap(PID, [0], workers=1)
+    assert pmap(PID, [0], workers=1) == [pid]
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            code = 0 if pmap(PID, [0], workers=1) != [pid] else 2
+            warm.shut()
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert pmap(PID, [0], workers=1) == [pid]
+
+
+@pytest.mark.parametrize("place", ["send", "_soon", "_results"])
+def test_ctrl_c_within_it_ends_what_runs(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pmap(PID, [0], workers=1)
+    before = pmap(PID, [0], workers=1)
+    owner = repeated.Processes if place == "send" else Repeated
+    step = getattr(owner, place)
+
+    def interrupted(*arguments: Any) -> Any:
+        step(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, place, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pmap(PID, [0], workers=1)
+    after = pmap(PID, [0], workers=1)
+    assert pmap(PID, [0], workers=1) == after
+    assert place == "_results" or after != before
+    assert not warm.pool().busy
+
+
+FUNCTIONS = [SAME, PID, lambda x: (x, x), lambda x: 1 // x]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.sampled_from([0.0, repeated.SOON]),
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(1, 3), st.lists(st.integers(0, 2), max_size=4)),
+        min_size=2,
+        max_size=12,
+    ),
+)
+def test_any_calls_one_after_the_other(soon: float, calls: list[Any]) -> None:
+    before, repeated.SOON = repeated.SOON, soon
+    try:
+        for which, workers, items in calls:
+            fn = FUNCTIONS[which]
+            for _ in range(2):
+                check(fn, workers, items)
+    finally:
+        repeated.SOON = before
+
+
+def check(fn: Any, workers: int, items: list[int]) -> None:
+    if fn is FUNCTIONS[3] and 0 in items:
+        with pytest.raises(ZeroDivisionError) as caught:
+            pmap(fn, items, workers=workers)
+        assert caught.value.index == items.index(0)  # type: ignore[attr-defined]
+    elif fn is PID:
+        assert len(pmap(fn, items, workers=workers)) == len(items)
+    else:
+        assert pmap(fn, items, workers=workers) == [fn(item) for item in items]
+    run = warm.parked()
+    assert not isinstance(run, Repeated) or not run.under_way
