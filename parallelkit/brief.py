@@ -17,6 +17,7 @@ from .backends import warm
 from .backends.repeated import Repeated
 from .context import capture
 from .guests import at_home
+from .machine import cpu_count
 from .steady import still
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ class Call:
 
     def __init__(self, workers: int | None) -> None:
         self.workers = workers
+        self.price: float | None = None  # of an item, once a call has told
         self.registry = _registry()
+        # Where both ends can stay awake at once without taking time from each other.
+        self.heedful = cpu_count() > 1
 
     def again(self, run: Repeated, fn: Any, workers: int | None) -> bool:
         """Return whether another call asks for the same, in the same surroundings."""
@@ -44,6 +48,14 @@ class Call:
             and capture(run.share) == run.context
             and _registry() == self.registry
         )
+
+    def spans(self, count: int, workers: int) -> list[range] | None:
+        """Return which items go to a worker each, None if that is to be weighed."""
+        if not 0 < count <= FEW:
+            return None
+        if count == 1 or (self.price is not None and count * self.price < TOGETHER):
+            return [range(count)]
+        return [range(at, at + 1) for at in range(count)] if count <= workers else None
 
 
 class Begun:
@@ -66,7 +78,7 @@ class Begun:
 def remember(engine: Engine, workers: int | None) -> None:
     """Keep what the next call can be compared with, of one that names only its workers."""
     run = engine.backend
-    if type(run) is Repeated and run.kept:
+    if type(run) is Repeated and run.kept and (run.call is None or run.call.workers != workers):
         run.call = Call(workers)
 
 
@@ -80,22 +92,11 @@ def attempt(
     call, column = run.call, iterables[0]
     if call is None or type(column) not in (list, tuple, range):
         return None, None
-    spans = _spans(run, len(column))
+    spans = call.spans(len(column), len(run.links))
     if not spans or not call.again(run, fn, workers):
         return None, None
     results = run.attempt(column, spans)
     return results, Begun(run, len(spans[0])) if results is None and run.under_way else None
-
-
-def _spans(run: Repeated, count: int) -> list[range] | None:
-    """Return which items go to a worker each, None if that is to be weighed."""
-    if not count:
-        return None
-    if count == 1 or (run.price is not None and count * run.price < TOGETHER):
-        return [range(count)] if count <= FEW else None
-    if count <= len(run.links):
-        return [range(at, at + 1) for at in range(count)]
-    return None
 
 
 def _registry() -> set[str] | None:

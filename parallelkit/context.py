@@ -52,32 +52,38 @@ def capture(share: int) -> bytes:
     and a `pmap` inside a worker has `share` CPUs to itself.
     """
     global _captured
-    try:
-        directory = os.getcwd()
-    except OSError:  # it was deleted
-        directory = None
+    # A decimal context compares by identity, which only costs the time to pickle it.
+    customs = [_decimals(), _float_errors(), _locale(), _family(), _levels()]
     here = [
-        *(share, _environment(), sys.path[:], sys.argv[:], directory),
-        *(sys.getrecursionlimit(), sys.get_int_max_str_digits()),
-        *(_decimals(), _float_errors(), _locale(), _family(), _levels(), warnings.filters[:]),
+        *(share, _environment(), sys.path, sys.argv, _directory(), warnings.filters),
+        *(sys.getrecursionlimit(), sys.get_int_max_str_digits(), customs),
     ]
     last = _captured
-    if last is not None and _same(last[0], here):  # as it mostly is: pickling takes 30 us
+    if last is not None and last[0] == here:  # as it mostly is: pickling takes 30 us
         return last[1]
-    found = _packed(share, directory, here[7:12])
-    _captured = here, found
+    found = _packed(share, here[4], customs)
+    _captured = [_copied(each) for each in here], found
     return found
 
 
-def _same(before: list[Any], now: list[Any]) -> bool:
-    # A decimal context compares by identity, which only costs the time to pickle it.
-    return all(one == other for one, other in zip(before, now, strict=True))
+def _copied(found: Any) -> Any:
+    """Return what stays as it is when the original is changed in place."""
+    if isinstance(found, list):
+        return list(found)
+    return dict(found) if isinstance(found, dict) else found
+
+
+def _directory() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it was deleted
+        return None
 
 
 def _environment() -> Any:
     """Return the environment in a form that can be compared, as cheaply as can be."""
     raw = getattr(os.environ, "_data", None)  # private; elsewhere it is decoded, name by name
-    return dict(os.environ) if raw is None else dict(raw)
+    return dict(os.environ) if raw is None else raw
 
 
 def _packed(share: int, directory: str | None, others: list[Any]) -> bytes:
@@ -146,7 +152,7 @@ def _move(
     for name, value in environment.items():
         if os.environ.get(name) != value:
             os.environ[name] = value
-    _moved = environment, _environment()
+    _moved = environment, dict(_environment())
 
 
 _moved: tuple[dict[str, str], Any] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from _operator import is_
 
 from .guests import at_home
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from .backends import Block
+    from .brief import Begun
     from .engine import Engine
     from .home import Home
     from .options import Exceptions, OnError, Plan
     from .outcomes import Work
 
     R = TypeVar("R")
+
+_BRIEF = f"{__package__}.brief"
 
 AHEAD = 8
 """How many chunks for each worker `imap` lets lie between its input and its reader.
@@ -90,39 +94,57 @@ def pmap(
         >>> pmap(lambda x: x * x, range(5))
         [0, 1, 4, 9, 16]
     """
-    knobs = (workers, chunksize, backend, timeout, retries, retry_on, backoff, on_error, seed)
-    if _usual((*knobs, worker_state, max_memory)) and _mappable(fn, iterables):
+    knobs = (chunksize, backend, timeout, retries, retry_on, backoff, on_error, seed)
+    plain = all(map(is_, (*knobs, worker_state, max_memory), _DEFAULTS[1:]))
+    if plain and workers is None and _unbidden() and _mappable(fn, iterables):
         return _loop(fn, iterables)
+    results, begun = _attempted(fn, iterables, workers) if plain else (None, None)
+    if results is not None:
+        return results
     from .options import Options, check_call, plan
 
-    begun = None
-    options = Options(*knobs, worker_state, max_memory)
-    plain = workers is not None and all(map(is_, options[1:], _DEFAULTS[1:]))
-    if plain:
-        from .brief import attempt, remember
-
-        results, begun = attempt(fn, iterables, workers)
-        if results is not None:
-            return results
-    checked = plan(options)
+    checked = plan(Options(workers, *knobs, worker_state, max_memory))
     check_call("pmap", fn, iterables)
+    engine = _engine(fn, iterables, worker_state, checked, begun)
+    results = []
+    if checked.on_error == "raise":  # else it may leave out items, and not tell where it ends
+        engine.home.sink = results
+    _collected(engine, results, checked)
+    if plain and workers is not None:
+        from .brief import remember
+
+        remember(engine, workers)
+    return results
+
+
+def _attempted(
+    fn: Callable[..., R], iterables: tuple[Iterable[Any], ...], workers: int | None
+) -> tuple[list[R] | None, Begun | None]:
+    """Return the results of a call that is like the one before, or what was begun of it."""
+    if workers is None or _BRIEF not in sys.modules:  # which is loaded when the first is over
+        return None, None
+    from .brief import attempt
+
+    return attempt(fn, iterables, workers)
+
+
+def _engine(
+    fn: Callable[..., Any],
+    iterables: tuple[Iterable[Any], ...],
+    worker_state: Callable[[], Any] | None,
+    checked: Plan,
+    begun: Begun | None,
+) -> Engine:
     _prepare(checked)
     from .calls import begin
     from .outcomes import Work
 
     work = Work(fn, worker_state, None, checked.seed, checked.retry_on)
-    if begun is not None:
-        checked = checked._replace(chunksize=begun.size)
-    engine = begin(checked, work, source(iterables))
-    if begun is not None:
-        begun.hand_over(engine)
-    results = []
-    if checked.on_error == "raise":  # else it may leave out items, and not tell where it ends
-        engine.home.sink = results
-    _collected(engine, results, checked)
-    if plain:
-        remember(engine, workers)
-    return results
+    if begun is None:
+        return begin(checked, work, source(iterables))
+    engine = begin(checked._replace(chunksize=begun.size), work, source(iterables))
+    begun.hand_over(engine)
+    return engine
 
 
 def _prepare(checked: Plan) -> None:
@@ -133,13 +155,13 @@ def _prepare(checked: Plan) -> None:
         prepare()
 
 
-def _usual(knobs: tuple[Any, ...]) -> bool:
-    """Return whether the options of a `pmap` are those that it has by itself."""
+def _unbidden() -> bool:
+    """Return whether nothing but the call itself says where its items run."""
     given = os.environ.get
     workers = given("PARALLELKIT_WORKERS", "1")
     if given("PARALLELKIT_BACKEND") or not workers.isdecimal() or int(workers) < 1:
         return False  # or there is something wrong, which is for `plan` to say
-    return at_home() and all(map(is_, knobs, _DEFAULTS))
+    return at_home()
 
 
 _DEFAULTS = tuple((pmap.__kwdefaults__ or {}).values())

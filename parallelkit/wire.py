@@ -7,19 +7,26 @@ sockets would wait for ever.  What the bodies mean is left to others.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import NamedTuple
+from time import perf_counter
+from typing import NamedTuple, TypeVar
+
+Found = TypeVar("Found")
 
 HEADER = struct.Struct("<iqqqd")  # kind, size of the body, first, second, seconds
 READ = 1 << 16
 """Bytes asked of the socket at once.  Above 128 KiB malloc maps and unmaps the buffer anew at every
 call, for 14 us instead of 2 (measured, glibc); larger bodies are received where they stay."""
 DIRECT = 1 << 16  # a body of which more than this is missing is received where it will stay
+
+_give_way: Callable[[], object] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 _TOGETHER = 64  # pieces written at once: far below any system's limit of 1024
 
@@ -35,9 +42,14 @@ DOUBTFUL = -1
 STRANDED = -2
 """The same, and without freight: it cannot be had there."""
 
-ASHORE, AGAIN = 1.0, 2.0
+ASHORE, AGAIN, LAST = 1, 2, 4
 """What a `CHUNK` has in the place of seconds, or their sum: nothing may travel beside the answer;
-it begins a run like the one before."""
+it begins a run like the one before; with the answer the run is over, as far as can be told."""
+
+HEED = 100e-6
+"""Seconds for which two ends that talk to each other do not sleep between two words.  A processor
+that has gone to sleep takes 20 to 50 us to wake up, where one word there and back takes 20 (both
+measured, a virtual machine); what comes later than this is not late for that."""
 
 _KINDS = frozenset((RUN, LEARN, CHUNK, END, READY, JOINED, DONE, BROKEN, CUT, SKIPPED))
 _LARGEST = 1 << 48  # bytes of a body: more than any memory has, so it is no message
@@ -166,6 +178,23 @@ class Outbox:
         if len(waiting) == 1 or not hasattr(self.sock, "sendmsg"):  # Windows has none
             return self.sock.send(waiting[0])
         return self.sock.sendmsg(islice(waiting, _TOGETHER))
+
+
+def heeded(sock: socket.socket) -> bool:
+    """Return whether something comes within `HEED` seconds, for which the processor stays awake."""
+    if not hasattr(select, "poll"):
+        return False
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return bool(heed(lambda: poller.poll(0)))
+
+
+def heed(look: Callable[[], list[Found]]) -> list[Found]:
+    """Return what there is to be seen within `HEED` seconds, looking all the time."""
+    end = perf_counter() + HEED
+    while not (found := look()) and perf_counter() < end:
+        _give_way()  # to whoever else could use the processor
+    return found
 
 
 def readable(sock: socket.socket, timeout: float) -> bool:

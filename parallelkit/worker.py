@@ -277,8 +277,10 @@ class Worker:
         self.slot.turn()
         if self.job.broken is not None:
             return
-        if message.seconds >= wire.AGAIN:
+        how = int(message.seconds)
+        if how & wire.AGAIN or self.resting:
             self.resume()
+        self.job.replica.laden = not how & wire.ASHORE
         start, count = message.first, message.second
         lending.turn()
         self.slot.stamp(start, count, perf_counter_ns())  # unpickling can kill too
@@ -288,13 +290,15 @@ class Worker:
             self.slot.stamp(start, count, perf_counter_ns())
             raise
         self.slot.clear()
+        if how & wire.LAST:  # now, and not when the next one waits for it
+            self.rest()
+            wire.heeded(self.sock)
 
     def answer(self, message: Message, start: int, count: int) -> None:
         """Unpickle a chunk, run it, and send its outcomes.
 
         A chunk that cannot be unpickled is asked for again item by item, to find which it is.
         """
-        self.job.replica.laden = message.seconds % wire.AGAIN != wire.ASHORE
         try:
             columns = self.job.confined(self.job.replica.loads, message.body)
         except Stranded:
@@ -415,7 +419,7 @@ def main(sock: socket.socket, slot: Slot, portable: bool = False) -> None:
     """
     # Ctrl-C reaches the whole foreground group, and the caller decides what it means.  A handler
     # that does nothing, not SIG_IGN: programs that the user's function starts would inherit that.
-    signal.signal(signal.SIGINT, _nothing)
+    signal.signal(signal.SIGINT, lambda *_: None)
     if hasattr(signal, "pthread_sigmask"):  # it was blocked until now, and more may have been
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
@@ -423,10 +427,6 @@ def main(sock: socket.socket, slot: Slot, portable: bool = False) -> None:
     except OSError:  # the caller has no use for us any more
         return
     Worker(sock, slot).serve()
-
-
-def _nothing(*_: object) -> None:
-    pass
 
 
 def _introduce(sock: socket.socket, portable: bool) -> None:

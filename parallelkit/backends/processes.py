@@ -177,9 +177,9 @@ class Processes:
             end = self.waker[0]
             self.selector.register(end, selectors.EVENT_READ, (lambda *_: end.recv(64), 0))
 
-    def _manner(self, _: int, link: Link) -> float:
+    def _manner(self, _: int, link: Link) -> int:
         """Return what a worker is to know of a chunk that is sent to it."""
-        return wire.ASHORE * link.duty.ashore
+        return wire.ASHORE if link.duty.ashore else 0
 
     # What the selector says.
 

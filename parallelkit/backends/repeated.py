@@ -66,7 +66,7 @@ class Repeated(Processes):
         self.resting: set[int] = set()  # those that were not told of another
         self.under_way: dict[int, range] = {}  # chunks that are sent before an engine says so
         self.unheard: dict[int, list[Message]] = {}  # what came of them
-        self.price: float | None = None  # of an item, as of the last attempt
+        self.hasty = False  # whether chunks are sent with which it should be over
         self.call: Any = None  # what its caller compares with the next
 
     def resume(self, parts: tuple[Any, ...], most: int, share: int, settings: Settings) -> bool:
@@ -99,7 +99,7 @@ class Repeated(Processes):
         """
         if not self._again(len(spans)):
             return None
-        self.midst = True
+        self.midst, self.hasty = True, self.call.heedful
         try:
             for number, span in zip(self.links, spans, strict=False):
                 super().send(number, span, (column[span.start : span.stop],))
@@ -108,6 +108,7 @@ class Repeated(Processes):
                 link.outbox.flush()
                 if not link.outbox:
                     self.unsaid.discard(number)
+            self.hasty = False
             results = self._results() if self._soon() else None
         except BaseException:  # Ctrl-C
             self.close()
@@ -136,11 +137,16 @@ class Repeated(Processes):
         """Wait for what was sent; return whether all of it was plain and soon here."""
         waiting, plain = set(self.under_way), True
         while waiting and plain:
-            numbers = [key.data[1] for key, _ in self.selector.select(SOON)]
+            found = wire.heed(self._look) if self.call.heedful else []
+            found = found or self.selector.select(SOON)
+            numbers = [key.data[1] for key, _ in found]
             heard = [number in waiting and self._plain(number) for number in numbers]
             plain = bool(heard) and all(heard)
             waiting.difference_update(numbers)
         return plain
+
+    def _look(self) -> list[Any]:
+        return self.selector.select(0)
 
     def _plain(self, number: int) -> bool:
         """Receive from a worker; return whether it was the outcome of a chunk without failures."""
@@ -164,7 +170,8 @@ class Repeated(Processes):
                 results += self.definitions.loads(self.unheard[number][0].body)
         except Exception:  # a result's own __setstate__ can raise anything
             return None
-        self.price = sum(messages[0].seconds for messages in self.unheard.values()) / len(results)
+        seconds = [messages[0].seconds for messages in self.unheard.values()]
+        self.call.price = sum(seconds) / len(results)
         for number, span in self.under_way.items():
             self.links[number].duty.answered(span.stop, cut=False)
         self.under_way.clear()
@@ -216,12 +223,12 @@ class Repeated(Processes):
         self.midst = False
         return happened
 
-    def _manner(self, number: int, link: Link) -> float:
+    def _manner(self, number: int, link: Link) -> int:
         how = super()._manner(number, link)
         if number in self.resting:
             self.resting.remove(number)
             how += wire.AGAIN
-        return how
+        return how + (wire.LAST if self.hasty else 0)
 
     def close(self) -> None:
         """End the run, and keep what another like it needs."""
