@@ -32,16 +32,17 @@ PID = lambda _: os.getpid()
 
 def test_workers_and_what_they_know_are_used_again() -> None:
     warm.shut()
-    first: set[int] = set()
-    while kept() is None:  # nothing is kept before both are up
-        first = set(pmap(PID, range(2), workers=2, chunksize=1))
-    run = kept()
-    assert isinstance(run, Repeated)
-    workers = {link.process.pid for link in run.links.values()}
-    assert first <= workers  # one may have been quick enough to have both
-    assert set(pmap(PID, range(2), workers=2, chunksize=1)) <= workers
-    assert kept() is run
-    assert set(run.links.values()) == set(warm.pool().idle)
+    for _ in range(100):
+        before = kept()
+        workers = {link.process.pid for link in before.links.values()} if before else set()
+        ran = set(pmap(PID, range(2), workers=2, chunksize=1))
+        # One that comes up while the other works may take from it, and then neither is kept.
+        if before is not None and kept() is before:
+            break
+    assert isinstance(before, Repeated)
+    assert kept() is before
+    assert ran <= workers
+    assert set(before.links.values()) == set(warm.pool().idle)
 
 
 def test_another_function_has_workers_told() -> None:
