@@ -69,6 +69,8 @@ def terms(
         stealing=checked.timeout is None and checked.backend.venue is None,
     )
     pace = _pace(_key(work.fn, source), _crew(checked, source))
+    if work.op is not None:
+        pace.first = 2  # of one alone, nothing is folded
     venue = checked.backend.venue
     if venue is not None:
         pace.launch, pace.journey, pace.depth = 0.0, venue.journey, checked.backend.depth

@@ -58,6 +58,7 @@ class Pace:
         depth: How many of the run's workers share a place to work: while the chunk of one is run,
             those of the others wait there, or are on their way.
         double: Whether a worker may have a chunk that waits behind another.
+        first: How many items the caller runs before it knows what they cost: the least that show.
     """
 
     item: float | None = None
@@ -67,6 +68,7 @@ class Pace:
     journey: float = JOURNEY
     depth: int = 1
     double: bool = True
+    first: int = 1
     seen: int = 0
     seconds: float = 0.0
 
@@ -155,7 +157,7 @@ class Pace:
     def turn(self, budget: float) -> int:
         """Return how many items the caller should hold for `budget` seconds of work."""
         if self.item is None:
-            return 1  # it may be a long one, and what lies behind it would wait with it
+            return self.first  # it may be a long one, and what lies behind it would wait with it
         return max(1, int(min(STRIDE * self.seen, 2 * budget / self.item)))
 
     def worthwhile(self, left: int | None, workers: int) -> bool:

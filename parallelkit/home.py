@@ -100,7 +100,6 @@ class Home:
         """Return what became of `chunk`, whose results `values` holds from `before` on."""
         from .backends import Block
 
-        self.seconds += seconds
         stop, failures, carriage = chunk.start + len(values) - before, {}, None
         direct = values is self.sink
         if failure is not None:
@@ -108,14 +107,19 @@ class Home:
             stop += 1
             # A failure is for the run to judge, so what came before it in this turn goes along.
             values = [*(_cut(values, before) if direct else values), None]
+            self.seconds += seconds
         else:
-            carriage = self.weigh(chunk.start, values[before : before + _SAMPLE])
+            sample = values[before : before + _SAMPLE]
             if direct:
                 values = []
             elif self.op is not None:
                 from .folding import fold
 
+                began = perf_counter()
                 values = fold(self.op, chunk.start, values)
+                seconds += perf_counter() - began
+            self.seconds += seconds
+            carriage = self.weigh(chunk.start, sample)
         failed = tuple([chunk.start + offset for offset in failures])
         return Turn(Block(values, failures), stop, seconds, failed, carriage)
 
@@ -173,7 +177,9 @@ class Home:
             # The first is cold.
             price = min(self._price(position, values[:1]) for _ in range(2))
             if price < _CHEAP and len(values) > 1:
-                price = self._price(position, values)
+                first, price = price, self._price(position, values)
+                if self.op is not None:  # a range takes the same time whatever its length
+                    price = max(0.0, price - first / len(values))
         except KeyboardInterrupt:
             raise
         except BaseException:  # the user's own __reduce__ can raise anything
@@ -186,7 +192,9 @@ class Home:
         columns = self.source.columns(range(position, position + len(sample)))
         large: list[pickle.PickleBuffer] = []
         began = perf_counter()
-        pickle.dumps((columns, sample), 5, buffer_callback=large.append)
+        # What is folded does not travel item by item.
+        travels = (columns, sample if self.op is None else None)
+        pickle.dumps(travels, 5, buffer_callback=large.append)
         seconds = 2 * (perf_counter() - began)  # taking apart costs as much as putting together
         seconds += _PER_BYTE * sum(buffer.raw().nbytes for buffer in large)
         return seconds / len(sample)
