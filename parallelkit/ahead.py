@@ -7,52 +7,65 @@ better go on at the same time.  Holds how a zygote is launched, and one that was
 from __future__ import annotations
 
 import os
-import socket
 import sys
 
 from .board import Board, above_standard
 
 TYPE_CHECKING = False  # type checkers take it for true, and importing `typing` costs 5 ms
 if TYPE_CHECKING:
+    import socket
     from typing import Any
 
-_BOOT = "import sys; sys.path[:] = {path!r}; from parallelkit.{room} import main; main({arguments})"
+_BOOT = (
+    "import gc, sys; gc.disable(); sys.path[:] = {path!r}; "
+    "from parallelkit.{room} import main; main({arguments})"
+)
+"""Without the collector, which finds nothing where modules are loaded and takes 3 ms for it; `main`
+has it work again."""
+
+
+_ALWAYS = {"hash_randomization", "int_max_str_digits"}
+"""Flags of an interpreter that was given none."""
 
 
 class Launch:
-    """A zygote that was launched, and what the caller has of it."""
+    """A zygote that was launched, and what the caller has of it: `control` is a descriptor."""
 
     def __init__(self) -> None:
+        import _socket  # what `socket` adds takes 5 ms to load
+
         self.streams = streams()
         self.board = Board()
-        self.control, theirs = pair()
-        with theirs:
-            try:
-                self.pid = self._spawn(theirs)
-            except OSError:
-                self.forget()
-                raise
+        ends = _socket.socketpair()
+        self.control, theirs = (above_standard(end.detach()) for end in ends)
+        try:
+            self.pid = self._spawn(theirs)
+        except OSError:
+            self.forget()
+            raise
+        finally:
+            os.close(theirs)
 
-    def _spawn(self, theirs: socket.socket) -> int:
-        import signal
+    def _spawn(self, theirs: int) -> int:
+        from _signal import SIGINT  # type: ignore[import-not-found]  # as in Launch.__init__
 
         # Numbers above both: the copies made for the zygote overwrite neither original.
-        control = max(theirs.fileno(), self.board.fd) + 1
+        control = max(theirs, self.board.fd) + 1
         return os.posix_spawn(
             sys.executable,
             command("zygote", f"{control}, {control + 1}, {os.getpid()}"),
             os.environ,
             file_actions=[
-                (os.POSIX_SPAWN_DUP2, theirs.fileno(), control),
+                (os.POSIX_SPAWN_DUP2, theirs, control),
                 (os.POSIX_SPAWN_DUP2, self.board.fd, control + 1),
             ],
             # Whatever the thread that starts us blocks.  Ctrl-C waits until there is a handler.
-            setsigmask=(signal.SIGINT,),
+            setsigmask=(SIGINT,),
         )
 
     def forget(self) -> None:
         """Let go of it, which ends it unless a copy of this process has it too."""
-        self.control.close()
+        os.close(self.control)
         self.board.close()
 
 
@@ -107,6 +120,8 @@ def _identity(fd: int) -> object:
 
 def pair() -> tuple[socket.socket, socket.socket]:
     """Return two connected sockets, neither of which has the number of a standard stream."""
+    import socket
+
     ends = socket.socketpair()
     if os.name != "posix":  # where sockets have no such numbers
         return ends
@@ -116,16 +131,25 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 def command(room: str, arguments: str) -> list[str]:
     """Return the command line of an interpreter like this one that runs `main` of `room`."""
-    import subprocess
-
     if not sys.executable:
         raise OSError("sys.executable is empty, so there is no Python to start workers with")
     given: list[Any] = list(sys.path)
     path = [each for each in given if isinstance(each, str)]  # imports ignore other things
     boot = _BOOT.format(path=path, room=room, arguments=arguments)
-    # Private, and what multiprocessing uses itself: flags like -W, -X and -I as they were given.
-    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
-    return [sys.executable, *flags, "-c", boot]
+    return [sys.executable, *_flags(), "-c", boot]
+
+
+def _flags() -> list[str]:
+    """Return flags like -W, -X and -I as they were given to this interpreter."""
+    given = {name: getattr(sys.flags, name) for name in type(sys.flags).__match_args__}
+    plain = not any(value for name, value in given.items() if name not in _ALWAYS)
+    if plain and not sys.warnoptions and not getattr(sys, "_xoptions", {}):
+        return []  # as mostly, and `subprocess` takes 8 ms to load
+    import subprocess
+
+    # Private, and what multiprocessing uses itself.
+    found: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
+    return found
 
 
 def _forget() -> None:

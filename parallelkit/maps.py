@@ -121,7 +121,13 @@ def _attempted(
     fn: Callable[..., R], iterables: tuple[Iterable[Any], ...], workers: int | None
 ) -> tuple[list[R] | None, Begun | None]:
     """Return the results of a call that is like the one before, or what was begun of it."""
-    if workers is None or _BRIEF not in sys.modules:  # which is loaded when the first is over
+    if workers is None:
+        return None, None
+    if _BRIEF not in sys.modules:  # which is loaded when the first call is over
+        if type(workers) is int and workers > 0 and _unbidden() and _mappable(fn, iterables):
+            from .ahead import prepare
+
+            prepare()  # before all else, as it takes longest
         return None, None
     from .brief import attempt
 

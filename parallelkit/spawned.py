@@ -9,6 +9,7 @@ interpreter lock holds the thread up too, which is the price of portability.
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import socket
@@ -21,6 +22,7 @@ from .zygote import ADOPTED, leave, open_standard
 
 def main(fd: int, board: int | str, number: int, caller: int) -> None:
     """Be a worker of `caller` on socket `fd` (on Windows -1: it comes through the lifeline)."""
+    gc.enable()
     lifeline = os.dup(0)
     open_standard()
     if fd < 0:

@@ -228,5 +228,6 @@ def main(control: int, board: int, caller: int) -> None:
 
     gc.collect()
     gc.freeze()  # what is here now stays shared: a collector's pass in a worker would copy it
+    gc.enable()
     Zygote(socket.socket(fileno=control), board, caller).serve()
     os._exit(0)

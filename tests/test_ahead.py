@@ -139,3 +139,39 @@ def test_one_that_prints_elsewhere_is_not_used(tmp_path: Any) -> None:
     where = tmp_path / "output"
     assert script(REDIRECTED, WHERE=str(where)) == ""
     assert where.read_text() == "from a worker\n"
+
+
+def test_flags_are_handed_on() -> None:
+    text = "from parallelkit import pmap; print(pmap(lambda _: FLAGS(), [0], workers=1))"
+    text = "import sys\ndef FLAGS(): return sys.flags.optimize, sys._xoptions\n" + text
+    run = subprocess.run(
+        [sys.executable, "-O", "-X", "faulthandler", "-c", text],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout == "[(1, {'faulthandler': True})]\n"
+
+
+@pytest.mark.parametrize("start", ["zygote", "spawn"])
+def test_workers_collect_garbage(start: str) -> None:
+    text = "import gc; from parallelkit import pmap; print(pmap(lambda _: gc.isenabled(), [0], workers=1))"
+    assert (
+        script(text, **({"PARALLELKIT_START": "spawn"} if start == "spawn" else {})) == "[True]\n"
+    )
+
+
+def test_what_cannot_be_a_number_of_workers_launches_nothing() -> None:
+    text = """
+from parallelkit import ahead, pmap
+for workers in 0, -1, "2", True, 2.0:
+    try:
+        pmap(abs, [1], workers=workers)
+    except (TypeError, ValueError):
+        assert not ahead._launched, workers
+try:
+    pmap(abs, 5, workers=2)
+except TypeError:
+    assert not ahead._launched
+"""
+    assert script(text) == ""

@@ -176,7 +176,8 @@ class ZygoteStarter:
     def __init__(self) -> None:
         launch = taken()
         discard()  # who cannot be taken now never will be
-        self.board, self.control, self.pid = launch.board, launch.control, launch.pid
+        self.board, self.pid = launch.board, launch.pid
+        self.control = socket.socket(fileno=launch.control)
         self.lock = threading.Lock()
 
     def start(self, number: int) -> tuple[socket.socket, Popen]:
