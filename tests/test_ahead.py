@@ -155,10 +155,10 @@ def test_flags_are_handed_on() -> None:
 
 @pytest.mark.parametrize("start", ["zygote", "spawn"])
 def test_workers_collect_garbage(start: str) -> None:
-    text = "import gc; from parallelkit import pmap; print(pmap(lambda _: gc.isenabled(), [0], workers=1))"
-    assert (
-        script(text, **({"PARALLELKIT_START": "spawn"} if start == "spawn" else {})) == "[True]\n"
-    )
+    text = "import gc\nfrom parallelkit import pmap\n"
+    text += "print(pmap(lambda _: gc.isenabled(), [0], workers=1))"
+    given = {"PARALLELKIT_START": "spawn"} if start == "spawn" else {}
+    assert script(text, **given) == "[True]\n"
 
 
 def test_what_cannot_be_a_number_of_workers_launches_nothing() -> None:
