@@ -53,7 +53,8 @@ class backend:  # noqa: N801  # it is used as a function is
 
     The choice holds for this thread or task of an event loop, and goes before the variable
     `PARALLELKIT_BACKEND`.  An engine that was connected to or started by its name or address is
-    left when the last block that names it ends; one that was handed over stays as it is.
+    left when the last block that names it ends, also if a call outside of these uses it then; one
+    that was handed over stays as it is.
 
     Args:
         given: What `backend=` of `pmap` takes.
@@ -177,3 +178,12 @@ def _loaded(room: str, given: Any) -> Any:
             f"pip install 'parallelkit[{room}]'",
             name=package,
         ) from None
+    except RuntimeError as error:  # what mpi4py raises where its library is not found
+        if room != "mpi" or "MPI library" not in str(error):
+            raise
+        raise ImportError(
+            f"backend={given!r} needs an MPI library, which the package mpi4py does not find: "
+            "install Open MPI, MPICH or Intel MPI, or put its folder on the path of libraries "
+            "(LD_LIBRARY_PATH)",
+            name="mpi4py",
+        ) from error

@@ -157,6 +157,27 @@ def test_a_missing_package_is_told_with_its_extra(monkeypatch, given):
     )
 
 
+def test_a_missing_library_of_mpi_is_told(monkeypatch, tmp_path):
+    package = tmp_path / "mpi4py"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "MPI.py").write_text("raise RuntimeError('cannot load MPI library\\nlibmpi.so: no')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mpi4py"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "parallelkit.backends.mpi", raising=False)
+
+    with pytest.raises(ImportError) as caught:
+        choose("mpi", None)
+
+    assert str(caught.value) == (
+        "backend='mpi' needs an MPI library, which the package mpi4py does not find: install "
+        "Open MPI, MPICH or Intel MPI, or put its folder on the path of libraries "
+        "(LD_LIBRARY_PATH)"
+    )
+    sys.modules.pop("mpi4py", None)
+
+
 def test_each_room_can_be_had_by_a_name_and_an_address():
     assert set(selection.SCHEMES.values()) <= set(selection.ROOMS.values())
     assert set(selection.PACKAGES.values()) <= set(selection.ROOMS.values())
