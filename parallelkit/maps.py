@@ -95,7 +95,7 @@ def pmap(
         [0, 1, 4, 9, 16]
     """
     knobs = (chunksize, backend, timeout, retries, retry_on, backoff, on_error, seed)
-    plain = all(map(is_, (*knobs, worker_state, max_memory), _DEFAULTS[1:]))
+    plain = all(map(is_, (*knobs, worker_state, max_memory), _OTHERS))
     if plain and workers is None and _unbidden() and _mappable(fn, iterables):
         return _loop(fn, iterables)
     results, begun = _attempted(fn, iterables, workers) if plain else (None, None)
@@ -170,7 +170,7 @@ def _unbidden() -> bool:
     return at_home()
 
 
-_DEFAULTS = tuple((pmap.__kwdefaults__ or {}).values())
+_OTHERS = tuple((pmap.__kwdefaults__ or {}).values())[1:]  # the defaults but for `workers`
 
 
 def _mappable(fn: Any, iterables: tuple[Any, ...]) -> bool:

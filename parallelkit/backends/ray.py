@@ -35,8 +35,9 @@ this whole process."""
 _ray: Any = ray  # parts of it have annotations
 
 _DEAD = ("WorkerCrashedError", "RayActorError")
-_LOST = ("ObjectLostError", "NodeDiedError", "TaskCancelledError")
-"""Errors that say nothing of the task itself, by name, since older versions lack some."""
+_LOST = ("ObjectLostError", "NodeDiedError", "TaskCancelledError", "ActorUnavailableError")
+"""Errors that say nothing of the task itself, by name, since older versions lack some.  An actor
+that cannot be reached is on a host that was cut off, or too busy to have told of its end yet."""
 
 
 class RayFuture:

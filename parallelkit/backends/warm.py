@@ -251,7 +251,7 @@ class Pool:
 
 
 _lock = threading.Lock()
-_current: tuple[object, Pool] | None = None
+_current: tuple[tuple[object, object], Pool] | None = None
 _over = False  # the interpreter ends
 
 
@@ -271,12 +271,13 @@ def pool() -> Pool:
 
 
 def parked() -> Parked | None:
-    """Return the run that `pool()` keeps, if there is a pool."""
+    """Return the run that `pool()` keeps, if there is a pool and we print where it does.
+
+    How workers are to be started is part of a run's surroundings, which its next caller compares.
+    """
     leave_at_exit()
     now = _current
-    if now is None or now[0] != (default(), streams()):
-        return None
-    return now[1].parked
+    return None if now is None or now[0][1] != streams() else now[1].parked
 
 
 def warmth() -> tuple[bool, int]:

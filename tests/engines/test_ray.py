@@ -167,6 +167,11 @@ def test_a_late_item_is_ended_and_its_place_used_again():
             "strayed",
             "of Ray's, or its node, was lost again and again",
         ),
+        (  # its host was cut off, say
+            ray.exceptions.ActorUnavailableError("RpcError", None),
+            "strayed",
+            "of Ray's, or its node, was lost again and again",
+        ),
         (
             ray.exceptions.ObjectLostError("ab", None, ""),
             "strayed",
