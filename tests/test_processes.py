@@ -171,3 +171,16 @@ def test_ctrl_c_between_two_workers_leaves_none_that_is_nobodys(
         place.close()
     place.close()
     assert not warm.pool().busy
+
+
+def test_what_a_worker_was_on_before_is_not_of_the_next_run() -> None:
+    warm.shut()
+    place = opened(double, 1)
+    list(heard(place, 1))
+    (link,) = place.links.values()
+    place.close()
+    link.slot.stamp(5, 3, 1)  # as where it was killed just after it answered
+    place = opened(double, 1)
+    assert list(place.links.values()) == [link]
+    assert not link.slot.read()
+    place.close()

@@ -93,6 +93,7 @@ class Processes:
         self.links[number] = link
         self.selector.register(link.sock, selectors.EVENT_READ, (self._receive, number))
         self._watch(number, link)
+        link.slot.clear()  # or who ended before it did so would seem to be on an item of ours
         known = link.context == self.context
         # The time of an item must not begin before its function is there, with its state.
         joined = link.process.pid is not None and not self.settings.timed
