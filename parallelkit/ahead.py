@@ -37,6 +37,8 @@ class Launch:
         self.streams = streams()
         self.board = Board()
         ends = _socket.socketpair()
+        for end in ends:
+            end.setblocking(True)  # whatever socket.setdefaulttimeout() says
         self.control, theirs = (above_standard(end.detach()) for end in ends)
         try:
             self.pid = self._spawn(theirs)

@@ -10,7 +10,7 @@ Holds what must be as it was; leaves to others how chunks go out and outcomes co
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .backends import warm
@@ -59,20 +59,28 @@ class Call:
 
 
 class Begun:
-    """A call whose items are with workers in chunks of `size`, and which needs an engine."""
+    """A call whose `items` are with workers in chunks of `size`, and which needs an engine."""
 
-    def __init__(self, run: Repeated, size: int) -> None:
+    def __init__(self, run: Repeated, items: Sequence[Any], size: int) -> None:
         self.run = run
+        self.items = items
         self.size = size
+        self.engine: Engine | None = None
 
     def hand_over(self, engine: Engine) -> None:
         """Have an engine go on.
 
         It asks for just these chunks if it knows no price, for then a worker has one at a time.
         """
+        self.engine = engine
         engine.open_backend = lambda: self.run
         pace = engine.run.pace
         pace.item, pace.seen, pace.seconds = None, 0, 0.0
+
+    def close(self) -> None:
+        """End what was begun, unless an engine came to it, which does so itself."""
+        if self.engine is None or self.engine.backend is None:
+            self.run.close()
 
 
 def remember(engine: Engine, workers: int | None) -> None:
@@ -95,8 +103,10 @@ def attempt(
     spans = call.spans(len(column), len(run.links))
     if not spans or not call.again(run, fn, workers):
         return None, None
-    results = run.attempt(column, spans)
-    return results, Begun(run, len(spans[0])) if results is None and run.under_way else None
+    items = column[:]  # pickling them can change the list
+    results = run.attempt(items, spans)
+    begun = results is None and run.under_way
+    return results, Begun(run, items, len(spans[0])) if begun else None
 
 
 def _registry() -> set[str] | None:

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     Staffing = tuple[tuple[Any, ...], int, int, Settings]
 
 
+FEW = 4
+"""Items for each worker of which the caller keeps no second one behind the first, to learn what
+folding costs: where items are long, it would be missed elsewhere."""
+
+
 def begin(
     checked: Plan,
     work: Work,
@@ -69,7 +74,7 @@ def terms(
         stealing=checked.timeout is None and checked.backend.venue is None,
     )
     pace = _pace(_key(work.fn, source), _crew(checked, source))
-    if work.op is not None:
+    if work.op is not None and (source.length is None or source.length > FEW * checked.workers):
         pace.first = 2  # of one alone, nothing is folded
     venue = checked.backend.venue
     if venue is not None:

@@ -41,6 +41,11 @@ def lend(thing: object) -> None:
         _loans[-1].append(thing)
 
 
+def owing() -> bool:
+    """Return whether anything is lent that may not have arrived."""
+    return any(_loans)
+
+
 def borrow(thing: Hashable, wanted: Callable[[], bool]) -> None:
     """Hold `thing` while `wanted` is true, if this is a worker; it is one of few, the last used."""
     if _keeping:

@@ -101,15 +101,11 @@ def pmap(
     results, begun = _attempted(fn, iterables, workers) if plain else (None, None)
     if results is not None:
         return results
-    from .options import Options, check_call, plan
-
-    checked = plan(Options(workers, *knobs, worker_state, max_memory))
-    check_call("pmap", fn, iterables)
-    engine = _engine(fn, iterables, worker_state, checked, begun)
-    results = []
-    if checked.on_error == "raise":  # else it may leave out items, and not tell where it ends
-        engine.home.sink = results
-    _collected(engine, results, checked)
+    try:
+        engine, results = _run(fn, iterables, (workers, *knobs, worker_state, max_memory), begun)
+    finally:
+        if begun is not None:
+            begun.close()
     if plain and workers is not None:
         from .brief import remember
 
@@ -134,6 +130,22 @@ def _attempted(
     return attempt(fn, iterables, workers)
 
 
+def _run(
+    fn: Callable[..., R], iterables: tuple[Iterable[Any], ...], given: Any, begun: Begun | None
+) -> tuple[Engine, list[R]]:
+    """Return the results of a call with these options, and the engine that had them computed."""
+    from .options import Options, check_call, plan
+
+    options = Options(*given)
+    checked = plan(options)
+    check_call("pmap", fn, iterables)
+    engine = _engine(fn, iterables, options.worker_state, checked, begun)
+    results: list[R] = []
+    if checked.on_error == "raise":  # else it may leave out items, and not tell where it ends
+        engine.home.sink = results
+    return engine, _collected(engine, results, checked)
+
+
 def _engine(
     fn: Callable[..., Any],
     iterables: tuple[Iterable[Any], ...],
@@ -148,7 +160,7 @@ def _engine(
     work = Work(fn, worker_state, None, checked.seed, checked.retry_on)
     if begun is None:
         return begin(checked, work, source(iterables))
-    engine = begin(checked._replace(chunksize=begun.size), work, source(iterables))
+    engine = begin(checked._replace(chunksize=begun.size), work, source((begun.items,)))
     begun.hand_over(engine)
     return engine
 

@@ -47,9 +47,9 @@ def made_of(fn: Any) -> tuple[Any, ...] | None:
 
 def still(parts: tuple[Any, ...], fn: Any) -> bool:
     """Return whether `fn` is made of what was found before, whose parts have not changed since."""
-    if type(fn) is not FunctionType:
+    if type(fn) is BuiltinFunctionType:
         return parts[0] is fn
-    if fn.__dict__:
+    if type(fn) is not FunctionType or fn.__dict__:
         return False
     if parts[0] is fn:
         return parts[1] is fn.__code__

@@ -42,6 +42,7 @@ _SHORT, _LONG = 100e-6, 400e-6
 """Between these seconds lies the time that one stamp on the board covers: what is done for each
 takes 2 us (measured), so it costs fast items 2 % at most.  If a worker dies, the items under its
 stamp are run again one by one to find the one that killed it."""
+_AGAIN = 4  # items that one covers at most when a run begins: these may take longer than the last
 
 LULL = 0.02
 """Seconds without a message after which a worker looks whether the run is over.  If not it looks
@@ -237,11 +238,11 @@ class Worker:
 
     def resume(self) -> None:
         """Go on with a run like the last."""
-        if self.resting:
-            self.resting = False
-            self.sock.settimeout(None)
-        else:
+        if not self.resting:
             self.settle()
+        self.resting = False
+        self.sock.settimeout(None)
+        self.job.stride = min(self.job.stride, _AGAIN)
         lending.begin()
 
     def tidy(self) -> None:
@@ -290,7 +291,8 @@ class Worker:
             self.slot.stamp(start, count, perf_counter_ns())
             raise
         self.slot.clear()
-        if how & wire.LAST:  # now, and not when the next one waits for it
+        # Now, and not when the next one waits for it; unless the caller may still fetch something.
+        if how & wire.LAST and not lending.owing():
             self.rest()
             wire.heeded(self.sock)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+import scripts
 
 from parallelkit import ahead
 
@@ -175,3 +176,13 @@ except TypeError:
     assert not ahead._launched
 """
     assert script(text) == ""
+
+
+def test_a_default_timeout_of_sockets_is_not_waited_for(tmp_path: Any) -> None:
+    source = """
+        import socket
+        socket.setdefaulttimeout(1000)
+        from parallelkit import pmap
+        print(pmap(abs, [-1, -2], workers=2))
+    """
+    assert scripts.script(source, where=tmp_path) == "[1, 2]\n"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import stat
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +13,12 @@ from typing import Any
 
 import faults
 import pytest
+import scripts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import parallelkit
-from parallelkit import pmap
+from parallelkit import options, pmap, wire
 from parallelkit.backends import repeated, warm
 from parallelkit.backends.repeated import Repeated
 from parallelkit.errors import WorkerDied
@@ -240,7 +243,7 @@ def test_a_fork_of_the_caller_has_workers_of_its_own() -> None:
     assert pmap(PID, [0], workers=1) == [pid]
 
 
-@pytest.mark.parametrize("place", ["send", "_soon", "_results"])
+@pytest.mark.parametrize("place", ["send", "_soon", "_results", "_begin"])
 def test_ctrl_c_within_it_ends_what_runs(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = ready(PID, [0], 1)
     owner = repeated.Processes if place == "send" else Repeated
@@ -256,8 +259,134 @@ def test_ctrl_c_within_it_ends_what_runs(place: str, monkeypatch: pytest.MonkeyP
             pmap(PID, [0], workers=1)
     after = pmap(PID, [0], workers=1)
     assert pmap(PID, [0], workers=1) == after
-    assert place == "_results" or after != before
+    assert place in {"_results", "_begin"} or after != before
     assert not warm.pool().busy
+
+
+def begun_again(fn: Any, items: list[Any]) -> None:
+    """Have a call of `fn` over `items` kept, so that the next goes straight to its workers."""
+    while not isinstance(run := warm.parked(), Repeated) or run.call is None:
+        assert pmap(fn, items, workers=2) == items
+    while run.call.price is None:
+        assert pmap(fn, items, workers=2) == items
+
+
+WAIT = lambda x: (threading.Event().wait(x), x)[1]
+
+
+def test_ctrl_c_where_an_engine_takes_over_leaves_no_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    begun_again(WAIT, [0, 0])
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(options, "plan", interrupted)
+        pmap(WAIT, [0, 0.1], workers=2)
+    assert not warm.pool().busy
+    assert pmap(WAIT, [0, 0.01], workers=2) == [0, 0.01]
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_ctrl_c_while_workers_are_given_back_leaves_none(
+    turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun_again(SAME, [0, 1])
+    give_back, given = warm.Pool.give_back, []
+
+    def interrupted(pool: warm.Pool, link: Any) -> None:
+        give_back(pool, link)
+        given.append(link)
+        if len(given) == turns:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(warm.Pool, "give_back", interrupted)
+        pmap(SAME, [0, 1], workers=2)
+    pool = warm.pool()
+    assert not pool.busy
+    assert len(given) == len(pool.idle) == len(set(pool.idle)) == 2
+
+
+def test_a_worker_that_writes_where_it_should_not_is_missed_at_once() -> None:
+    def spoil(x: int) -> int:
+        """Write into the socket to the caller, as a function does that takes it for its own."""
+        for fd in range(3, 50) if x else ():
+            with contextlib.suppress(OSError):
+                if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                    os.write(fd, bytes(wire.HEADER.size))
+        return x
+
+    for items in ([0, 1], [1, 0], [1, 1]):
+        begun_again(spoil, [0, 0])
+        with pytest.raises(WorkerDied, match="wrote to a descriptor that is not its own"):
+            pmap(spoil, items, workers=2)
+    assert not warm.pool().busy
+
+
+def test_what_a_worker_shares_is_there_until_it_has_arrived() -> None:
+    def made(size: int) -> Any:
+        import numpy as np
+
+        if size < 0:
+            threading.Event().wait(2e-3)
+        return parallelkit.share(np.ones(size)) if size > 0 else size
+
+    for _ in range(10):
+        begun_again(made, [0, 0])
+        shared, _ = pmap(made, [1 << 16, -1], workers=2)
+        assert shared.array.sum() == 1 << 16
+
+
+class Clearing:
+    """Empties a list when it is pickled."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __reduce__(self) -> Any:
+        self.items.clear()
+        return float, ()
+
+
+@pytest.mark.parametrize("others", [[0], [0.02]])
+def test_a_list_that_pickling_changes_is_mapped_as_it_was(others: list[float]) -> None:
+    for place in (0, len(others)):
+        begun_again(WAIT, [0, 0])
+        items: list[Any] = [*others]
+        items.insert(place, Clearing(items))
+        expected = [*others]
+        expected.insert(place, 0)
+        assert pmap(WAIT, items, workers=2) == expected
+        assert not warm.pool().busy
+
+
+def test_an_engine_takes_over_under_optimization_too(tmp_path: Any) -> None:
+    source = """
+        from parallelkit import pmap
+
+        def wait(x):
+            import time
+
+            time.sleep(x)
+            return x
+
+        for _ in range(4):
+            pmap(wait, [0, 0], workers=2)
+        print(pmap(wait, [0, 0.05], workers=2))
+    """
+    line = [sys.executable, "-O", str(tmp_path / "script.py")]
+    assert scripts.script(source, where=tmp_path, command=line) == "[0, 0.05]\n"
+
+
+def test_items_that_turn_out_long_are_shared(attempts: Attempts) -> None:
+    by = lambda x: (threading.Event().wait(x), os.getpid())[1] if x else x
+    begun_again(by, [0, 0])
+    before, turns = attempts.done, 0
+    while attempts.done < before + 20 and (turns := turns + 1) < 1000:  # if all are together
+        assert pmap(by, [0] * 8, workers=2) == [0] * 8
+    assert len(set(pmap(by, [0.05] * 8, workers=2))) == 2
 
 
 FUNCTIONS = [SAME, PID, lambda x: (x, x), lambda x: 1 // x]

@@ -316,3 +316,11 @@ def test_named_workers_run_what_they_can_and_the_rest_fails(options):
         return
     with pytest.raises(pickle.PicklingError, match="item of type Guarded cannot be sent"):
         pmap(number, items, **options)
+
+
+@pytest.mark.parametrize(("count", "first"), [(2, 1), (8, 1), (9, 2), (None, 2)])
+def test_few_items_to_fold_do_not_wait_behind_each_other(count, first):
+    items = iter([0]) if count is None else range(count)
+    checked = plan(Options())._replace(workers=2)
+    _, pace = calls.terms(checked, Work(double, op=operator.add), source((items,)))
+    assert pace.first == first

@@ -236,3 +236,16 @@ def test_putting_in_force_what_holds_changes_nothing(monkeypatch):
     context._set_levels({})  # which lets go of what it noted
 
     assert (sys.path, sys.argv, dict(os.environ)) == (path, argv, environment)
+
+
+def test_what_another_thread_sets_meanwhile_is_seen_next(monkeypatch):
+    class Entry:  # of sys.path, which is read after the environment
+        def __str__(self):
+            os.environ.setdefault("SET_MEANWHILE", "1")
+            return "/nowhere"
+
+    monkeypatch.setenv("SET_MEANWHILE", "0")
+    del os.environ["SET_MEANWHILE"]
+    monkeypatch.setattr(sys, "path", [*sys.path, Entry()])
+    capture(1)
+    assert pickle.loads(capture(1))[3]["SET_MEANWHILE"] == "1"

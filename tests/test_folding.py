@@ -109,3 +109,29 @@ def test_what_the_operation_raises_arrives(error):
     tree.add([Block(0, 1, "a")])
     with pytest.raises(error):
         tree.add([Block(1, 1, "b")])
+
+
+def test_an_operation_that_stops_once_is_called_once_for_each_pair():
+    calls = []
+
+    def once(left, right):
+        calls.append((left, right))
+        if (left, right) == (2, 3):
+            raise StopIteration
+        return left + right
+
+    with pytest.raises(StopIteration):
+        fold(once, 0, list(range(8)))
+    assert calls.count((0, 1)) == 1
+
+
+def test_a_size_that_cannot_be_told_does_not_matter():
+    class Secretive(list):
+        def __sizeof__(self):
+            raise RuntimeError
+
+        def __add__(self, other):
+            return Secretive([*self, *other])
+
+    (block,) = fold(lambda left, right: left + right, 0, [Secretive([at]) for at in range(8)])
+    assert block.value == [*range(8)]

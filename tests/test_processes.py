@@ -13,6 +13,7 @@ from parallelkit import pmap
 from parallelkit.backends import Block, warm
 from parallelkit.backends.processes import Processes, launch
 from parallelkit.backends.start import ZygoteStarter
+from parallelkit.backends.warm import Link, Pool
 from parallelkit.events import Done, Event, Joined, Lost
 
 LIMIT = 30.0  # seconds until a test gives up waiting
@@ -142,4 +143,44 @@ def test_workers_that_go_with_their_zygote_are_one_loss(monkeypatch: pytest.Monk
 
     lost = [event for event, _ in heard(place, 4)]
     assert sorted(event.swept for event in lost if isinstance(event, Lost)) == [False] + [True] * 3
+    place.close()
+
+
+@pytest.mark.parametrize(
+    ("owner", "step"),
+    [(Link, "alive"), (Pool, "start"), (Processes, "_adopt"), (Processes, "_leave")],
+)
+def test_ctrl_c_between_two_workers_leaves_none_that_is_nobodys(
+    owner: type, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm.shut()
+    idle = 2 if step in {"alive", "_leave"} else 1
+    assert pmap(double, range(idle), workers=idle, chunksize=1) == [0, 2][:idle]
+    done, turns = getattr(owner, step), []
+
+    def interrupted(*arguments: object) -> object:
+        turns.append(step)
+        if len(turns) == (step == "_adopt") + 1:
+            raise KeyboardInterrupt
+        return done(*arguments)
+
+    place = Processes((double, None, None), 2, 1)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(owner, step, interrupted)
+        place.start(2)
+        place.close()
+    place.close()
+    assert not warm.pool().busy
+
+
+def test_what_a_worker_was_on_before_is_not_of_the_next_run() -> None:
+    warm.shut()
+    place = opened(double, 1)
+    list(heard(place, 1))
+    (link,) = place.links.values()
+    place.close()
+    link.slot.stamp(5, 3, 1)  # as where it was killed just after it answered
+    place = opened(double, 1)
+    assert list(place.links.values()) == [link]
+    assert not link.slot.read()
     place.close()

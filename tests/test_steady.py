@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from parallelkit.steady import made_of, same
+from parallelkit.steady import made_of, same, still
 
 
 def functions(source: str, **given: Any) -> dict[str, Any]:
@@ -141,3 +141,11 @@ def test_what_goes_by_name_is_the_same(fn: Any) -> None:
 @pytest.mark.parametrize("fn", [[].append, partial(abs), int, "x".join])
 def test_methods_and_objects_have_no_parts(fn: Any) -> None:
     assert made_of(fn) is None
+
+
+def test_the_code_of_a_function_is_not_the_function() -> None:
+    f = lambda x: x
+    parts = made_of(f)
+    assert parts is not None
+    assert still(parts, f)
+    assert not still(parts, f.__code__)

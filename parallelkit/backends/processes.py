@@ -65,13 +65,19 @@ class Processes:
         """Take or start `count` workers; the run's definitions are with them before they are up."""
         granted = min(count, self.most - len(self.links))
         links = self.pool.take(granted, self.context)
-        with contextlib.suppress(OSError):  # no room for more
-            while len(links) < granted:
-                links.append(self._new())
-        if len(links) < count:
-            self.happened.append((Refused(count - len(links)), None))
-        for link in links:
-            self._adopt(next(self.numbers), link)
+        try:
+            with contextlib.suppress(OSError):  # no room for more
+                while len(links) < granted:
+                    links.append(self._new())
+            if len(links) < count:
+                self.happened.append((Refused(count - len(links)), None))
+            for link in links:
+                self._adopt(next(self.numbers), link)
+        except BaseException:  # Ctrl-C: those that are not the run's yet would be nobody's
+            for link in links:
+                if link not in self.links.values():
+                    link.pool.bury(link)
+            raise
 
     def _new(self) -> Link:
         for _ in range(_ZYGOTES - 1):
@@ -87,6 +93,7 @@ class Processes:
         self.links[number] = link
         self.selector.register(link.sock, selectors.EVENT_READ, (self._receive, number))
         self._watch(number, link)
+        link.slot.clear()  # or who ended before it did so would seem to be on an item of ours
         known = link.context == self.context
         # The time of an item must not begin before its function is there, with its state.
         joined = link.process.pid is not None and not self.settings.timed
@@ -354,8 +361,10 @@ class Processes:
             link = self._part(number)
             if link.duty.chunks:
                 link.pool.bury(link)
-            else:
+                continue
+            try:
                 self._leave(link, light)
+            finally:  # also after Ctrl-C, as it is nobody's now
                 link.pool.give_back(link)
         arenas.rest()
         self._shut()

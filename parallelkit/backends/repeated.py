@@ -76,12 +76,15 @@ class Repeated(Processes):
         links = self.links
         if not alike or capture(share) != self.context or not self.pool.claim([*links.values()]):
             return False
-        if all(link.duty is self.duties[n] and link.alive() for n, link in links.items()):
-            self._begin()
-            return True
-        for link in links.values():
-            self.pool.give_back(link) if link.alive() else self.pool.bury(link)
-        return False
+        begun = False
+        try:
+            if all(link.duty is self.duties[n] and link.alive() for n, link in links.items()):
+                self._begin()
+                begun = True
+        finally:  # also after Ctrl-C
+            for link in () if begun else links.values():
+                self.pool.give_back(link) if link.alive() else self.pool.bury(link)
+        return begun
 
     def _begin(self) -> None:
         self.offered, self.resting, self.duties = True, set(self.links), {}
@@ -97,41 +100,35 @@ class Repeated(Processes):
         None if there is more to it than sending them and waiting for a moment.  Then `under_way`
         tells whether they were sent.
         """
-        if not self._again(len(spans)):
-            return None
-        self.midst, self.hasty = True, self.call.heedful
-        try:
-            for number, span in zip(self.links, spans, strict=False):
-                super().send(number, span, (column[span.start : span.stop],))
-                self.under_way[number] = span
-                link = self.links[number]
-                link.outbox.flush()
-                if not link.outbox:
-                    self.unsaid.discard(number)
-            self.hasty = False
-            results = self._results() if self._soon() else None
-        except BaseException:  # Ctrl-C
-            self.close()
-            raise
-        self.midst = False
-        if results is None:
-            return None
-        self.close()
-        return results
-
-    def _again(self, count: int) -> bool:
-        """Take up the run again, if its workers are there; nothing else may have changed."""
         links = self.links
         if not self.pool.claim([*links.values()], self):
-            return False
-        theirs = [link.duty is self.duties[number] for number, link in links.items()]
-        if all(theirs) and count <= len(links):
-            self._begin()
-            return True
-        for link in links.values():
-            self.pool.give_back(link)
-        self.dissolve()
-        return False
+            return None
+        results = None
+        try:
+            self.lasting, self.kept, self.midst = None, False, True
+            theirs = [link.duty is self.duties[number] for number, link in links.items()]
+            if all(theirs) and len(spans) <= len(links):
+                self._begin()
+                self._send_all(column, spans)
+                results = self._results() if self._soon() else None
+                self.midst = False
+            if not self.under_way:
+                self.close()
+        except BaseException:  # Ctrl-C, which may have come while workers were given back
+            self.close()
+            raise
+        return results
+
+    def _send_all(self, column: Sequence[Any], spans: list[range]) -> None:
+        self.hasty = self.call.heedful
+        for number, span in zip(self.links, spans, strict=False):
+            super().send(number, span, (column[span.start : span.stop],))
+            self.under_way[number] = span
+            link = self.links[number]
+            link.outbox.flush()
+            if not link.outbox:
+                self.unsaid.discard(number)
+        self.hasty = False
 
     def _soon(self) -> bool:
         """Wait for what was sent; return whether all of it was plain and soon here."""
@@ -153,9 +150,12 @@ class Repeated(Processes):
         link = self.links[number]
         try:
             messages = link.read()
-        except (EOFError, BlockingIOError):
+        except BlockingIOError:
             return False
-        self.unheard[number] = messages
+        except EOFError:  # it is gone, or its reader knows that it is spoilt
+            messages = []
+        # It may be heard twice in a breath, if its end is told too.
+        self.unheard.setdefault(number, []).extend(messages)
         if len(messages) != 1 or link.reader.spoilt:
             return False
         kind, body, first, second, _ = messages[0]
@@ -206,7 +206,8 @@ class Repeated(Processes):
     def send(self, worker: int, chunk: range, columns: tuple[Any, ...]) -> int:
         """Have `worker` run a chunk; return how many bytes travel."""
         if self.under_way:
-            assert self.under_way.pop(worker) == chunk, "an engine has other chunks sent"
+            sent = self.under_way.pop(worker)
+            assert sent == chunk, "an engine has other chunks sent"
             return 0
         self.midst = True
         size = super().send(worker, chunk, columns)
@@ -215,8 +216,12 @@ class Repeated(Processes):
 
     def wait(self, timeout: float | None) -> list[Outcome]:
         """Return what happened, waiting up to `timeout` seconds for something to happen."""
+        if self.under_way and self.happened:  # who joined is told first, then what it was sent
+            happened = self.happened[:]
+            self.happened.clear()
+            return happened
         self.midst = True
-        while self.unheard and not (self.under_way or self.happened):
+        while self.unheard and not self.under_way:  # before anything newer
             number, messages = self.unheard.popitem()
             self._heed(number, self.links[number], messages)
         happened = super().wait(timeout)
@@ -240,8 +245,8 @@ class Repeated(Processes):
         self.offered = False
         for number, link in self.links.items():
             if number not in self.duties:  # twice, and two runs would have the same worker
-                self.duties[number] = link.duty
                 link.slot.leave(-self.settings.run)
+                self.duties[number] = link.duty
                 self.pool.give_back(link)
         if not self.kept:
             self.kept = True

@@ -178,6 +178,7 @@ class ZygoteStarter:
         discard()  # who cannot be taken now never will be
         self.board, self.pid = launch.board, launch.pid
         self.control = socket.socket(fileno=launch.control)
+        self.control.settimeout(None)  # whatever the default is
         self.lock = threading.Lock()
 
     def start(self, number: int) -> tuple[socket.socket, Popen]:

@@ -140,9 +140,15 @@ class Pool:
             self.idle.sort(key=lambda link: link.context == context)
             taken = [self.idle.pop() for _ in range(min(count, len(self.idle)))]
             self.busy.update(taken)
-        for link in taken:
-            if not link.alive():
-                self.bury(link)
+        try:
+            for link in taken:
+                if not link.alive():
+                    self.bury(link)
+        except BaseException:  # Ctrl-C
+            for link in taken:
+                if link in self.busy:
+                    self.give_back(link)
+            raise
         return [link for link in taken if link in self.busy]
 
     def claim(self, links: list[Link], parked: Parked | None = None) -> bool:
