@@ -6,6 +6,7 @@ items raise, die and run out of time, iterators are abandoned, and the pool is s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -134,7 +135,8 @@ class Calls(RuleBasedStateMachine):
         _, workers = staff(os.getpid())
         # One that an iterator has may be on an item, for which two such deaths are the end.
         if workers and not self.open:
-            os.kill(workers[number % len(workers)], 9)
+            with contextlib.suppress(ProcessLookupError):  # its zygote may just have been killed
+                os.kill(workers[number % len(workers)], 9)
 
     @rule()
     def kill_zygote(self) -> None:
