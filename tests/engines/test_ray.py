@@ -44,9 +44,9 @@ def session(ray_head: Ray) -> Iterator[Ray]:
 
 
 @pytest.fixture(autouse=True)
-def leaves_nothing(session: Ray) -> Iterator[None]:
+def leaves_nothing(session: Ray, tmp_path: Path) -> Iterator[None]:
     """Fail a test that leaves anything behind but threads and sockets, which come from Ray."""
-    folder = tempfile.gettempdir()
+    folder = str(tmp_path)  # not that of the session, by which its own processes are known as ours
     before = leaks.take(folder)
     yield
     remains = [
