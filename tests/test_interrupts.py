@@ -218,7 +218,9 @@ def test_the_end_of_the_zygote_between_two_calls(tmp_path: Path) -> None:
     with faults.limited(), live(source, tmp_path, PARALLELKIT_START="zygote") as script:
         for turn in range(3):
             script.hear("now")
-            zygote_of(script).kill()
+            # There is none if the call was so short that workers whose zygote was dying did it.
+            with contextlib.suppress(ValueError) if turn else contextlib.nullcontext():
+                zygote_of(script).kill()
             (tmp_path / f"gone{turn}").write_text("")
         status, out, err = script.end()
 
