@@ -182,17 +182,8 @@ class Outbox:
         return self.sock.sendmsg(islice(waiting, _TOGETHER))
 
 
-def heeded(sock: socket.socket) -> bool:
-    """Return whether something comes within `HEED` seconds, for which the processor stays awake."""
-    if not hasattr(select, "poll"):
-        return False
-    poller = select.poll()
-    poller.register(sock, select.POLLIN)
-    return bool(heed(lambda: poller.poll(0)))
-
-
-def heed(look: Callable[[], list[Found]]) -> list[Found]:
-    """Return what there is to be seen within `HEED` seconds, looking all the time.
+def heed(look: Callable[[], Found]) -> Found:
+    """Return what there is to be seen within `HEED` seconds, if anything, looking all the time.
 
     Or sooner, if somebody else has a use for the processor: above all the other end, which would
     be woken on another one if this end slept.
