@@ -37,6 +37,26 @@ def limited(seconds: int = LIMIT) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+@contextmanager
+def interrupted_at_return(turns: int, monkeypatch: Any) -> Iterator[list[Any]]:
+    """Have Ctrl-C end the block when so many workers were given back to the pool; yield these."""
+    import pytest
+
+    from parallelkit.backends import warm
+
+    give_back, given = warm.Pool.give_back, []
+
+    def interrupted(pool: Any, link: Any) -> None:
+        give_back(pool, link)
+        given.append(link)
+        if len(given) == turns:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(warm.Pool, "give_back", interrupted)
+        yield given
+
+
 # Functions of the user's, good and bad.
 
 

@@ -266,10 +266,11 @@ def test_ctrl_c_within_it_ends_what_runs(place: str, monkeypatch: pytest.MonkeyP
 
 def begun_again(fn: Any, items: list[Any]) -> None:
     """Have a call of `fn` over `items` kept, so that the next goes straight to its workers."""
-    while not isinstance(run := warm.parked(), Repeated) or run.call is None:
-        assert pmap(fn, items, workers=2) == items
-    while run.call.price is None:
-        assert pmap(fn, items, workers=2) == items
+    while True:
+        assert ready(fn, items, 2) == items
+        run: Any = warm.parked()
+        if run.call.price is not None:
+            return
 
 
 WAIT = lambda x: (threading.Event().wait(x), x)[1]
@@ -294,16 +295,7 @@ def test_ctrl_c_while_workers_are_given_back_leaves_none(
     turns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun_again(SAME, [0, 1])
-    give_back, given = warm.Pool.give_back, []
-
-    def interrupted(pool: warm.Pool, link: Any) -> None:
-        give_back(pool, link)
-        given.append(link)
-        if len(given) == turns:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(warm.Pool, "give_back", interrupted)
+    with faults.interrupted_at_return(turns, monkeypatch) as given:
         pmap(SAME, [0, 1], workers=2)
     pool = warm.pool()
     assert not pool.busy

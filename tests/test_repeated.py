@@ -125,17 +125,7 @@ def test_ctrl_c_while_workers_are_given_back_gives_none_twice(
 ) -> None:
     while kept() is None:
         pmap(PID, range(2), workers=2, chunksize=1)
-    given: list[Any] = []
-    give_back = warm.Pool.give_back
-
-    def interrupted(pool: Any, link: Any) -> None:
-        give_back(pool, link)
-        given.append(link)
-        if len(given) == turns:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(warm.Pool, "give_back", interrupted)
+    with faults.interrupted_at_return(turns, monkeypatch) as given:
         pmap(PID, range(2), workers=2, chunksize=1)
     idle = warm.pool().idle
     assert len(given) == len(idle) == len(set(idle)) == 2
