@@ -28,6 +28,8 @@ FIRST = 16  # of its share a worker has one part at most before anything is meas
 CREW = 4  # caller be busy with first chunks; and one item for so many workers, if that is less
 PARTS = 2  # chunks per worker that the rest is cut into
 ROOT = 2  # times the root of `Pace.chunk`
+SPAN = 2000  # journeys that a chunk is worth at most.  Who was asleep for milliseconds takes 70 us
+# for one, three times `JOURNEY`: after 4 ms that is 2 % of a worker, after 40 ms it is nothing
 LOAD = 400e-6  # seconds that the caller packs for a journey, when packing is what bounds it
 LAST_LOAD = LOAD / 4  # and at the end, when workers would else wait for the last of these
 
@@ -76,7 +78,7 @@ class Pace:
         """Let a remembered price count as much as a probe would."""
         if self.item is not None and not self.seen:
             self.item = max(self.item, 1e-9)
-            self.seen = max(1, round(PROBE / self.item))
+            self.seen = int(PROBE / self.item) + 1
             self.seconds = max(PROBE, self.seen * self.item)
 
     def observe(self, items: int, seconds: float, carriage: float | None = None) -> None:
@@ -136,7 +138,7 @@ class Pace:
         So nothing is to be gained by chunks that take less than a journey to each worker.
         """
         journey = self.journey
-        least, longest = SHORTEST * journey, LONGEST * journey
+        least, longest = SHORTEST * journey, SPAN * journey
         if self.carriage and workers * self.carriage > item:  # packing is what keeps the caller
             workers = min(workers, int(2 * item / self.carriage) + 1)
             least = 2 * LAST_LOAD / self.carriage * item

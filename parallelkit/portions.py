@@ -13,6 +13,8 @@ from parallelkit.stealing import Stealing
 
 SHORT = 250  # a second chunk may wait in a worker behind one of at most so many journeys, which
 # hides the journey; queues deeper or slower than that strand work (benchmarks.simulate)
+QUEUED = 20_000  # or of so many for all workers together, where it can be taken back: each of a few
+# should have something to go on with, while the caller sleeps and wakes; of 1,024 few can wait
 MANY = 100  # and behind so many items, which take the caller a while to pack
 SOON = 2e-3  # workers that are here by then are waited for: a turn of the caller takes as long
 READ_AHEAD = 8  # chunks per worker taken from an iterator before they are needed
@@ -53,7 +55,8 @@ class Portions:
         pace, item = self.pace, self.pace.item
         if not pace.double or self.limits.timeout is not None:
             return False
-        return item is not None and (size * item < SHORT * pace.journey or size >= MANY)
+        most = max(SHORT, QUEUED / (self.staff.count() or 1)) if self.limits.stealing else SHORT
+        return item is not None and (size * item < most * pace.journey or size >= MANY)
 
     def missing(self) -> int:
         """Return how many workers to start, if there are items for them and they are worth it."""

@@ -13,9 +13,11 @@ from parallelkit.chunking import (
     JOURNEY,
     LOAD,
     LONGEST,
+    PARTS,
     LONGEST_SLICE,
     PROBE,
     SHARES,
+    SPAN,
     SLICE,
     Pace,
     split,
@@ -46,11 +48,13 @@ def test_an_item_faster_than_the_clock_has_a_price():
     assert measured(10, 0.0).item == 1e-9
 
 
-def test_a_remembered_price_counts_as_much_as_a_probe():
-    pace = Pace(item=1e-5)
-    assert pace.seen == 100
-    assert pace.seconds == pytest.approx(PROBE)
-    assert pace.worthwhile(1_000_000, 4)
+@given(st.floats(1e-9, 1e3))
+def test_a_remembered_price_counts_as_much_as_a_probe(item):
+    pace = Pace(item=item, carriage=0.0)
+    assert pace.seen * item >= PROBE  # or whoever takes over would probe again
+    assert pace.seen * item <= PROBE + 2 * item
+    assert pace.seconds >= PROBE
+    assert pace.worthwhile(10**12, 4)
 
 
 def test_one_interrupted_measurement_of_the_carriage_is_outweighed():
@@ -120,6 +124,8 @@ def test_chunks_are_as_long_as_their_journey_is_dear():
         pace.observe(10**6, 10.0)
 
     assert near.chunk(10**5, 2) == LONGEST * JOURNEY / 1e-5
+    assert near.chunk(10**5, 2, bold=True) == pytest.approx(SPAN * JOURNEY / 1e-5, abs=1)
+    assert near.chunk(1000, 2, bold=True) == pytest.approx(1000 / (PARTS * 2), abs=1)
     assert far.chunk(10**5, 2) == pytest.approx(10**5 / (SHARES * 2), abs=1)
     assert far.chunk(1000, 2) == pytest.approx(500, abs=1)
 

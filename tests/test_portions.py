@@ -52,6 +52,19 @@ def test_only_what_is_short_waits_behind_another():
     assert not view.short(5)
     assert view.short(MANY)
     assert not portions(Limits(2), 100).short(1)
+
+
+def test_what_can_be_taken_back_may_wait_the_longer_the_fewer_workers_there_are():
+    few, many = (
+        portions(Limits(count, stealing=True), 10_000, workers=count, item=1e-3)
+        for count in (2, 1024)
+    )
+    assert few.short(MANY - 1)
+    assert many.short(4)
+    assert not many.short(5)
+
+
+def test_under_a_timeout_nothing_waits_behind_another():
     assert not portions(Limits(2, timeout=1.0), 100, item=1e-3).short(1)
 
 

@@ -55,9 +55,9 @@ class Job:
 
     def names(self, peer: str) -> list[str]:
         """Return the ways in which a library does this job."""
-        if peer == "serial":
-            return [LOOP]
         further = [key.partition("/")[2] for key in self.ways if key.startswith(f"{peer}/")]
+        if peer == "serial":
+            return [LOOP, *further]
         ways = dict.fromkeys([NEWCOMER, WELL, *further])
         return [way for way in ways if f"{peer}/{way}" not in self.left_out]
 

@@ -7,6 +7,7 @@ from operator import add
 from typing import Any
 
 import parallelkit
+from benchmarks.versus.jobs.hand import by_hand
 from benchmarks.versus.jobs.job import Job
 from benchmarks.versus.peers import WORKERS
 from benchmarks.versus.work import blocks, burn, nothing, reduced, rest
@@ -39,13 +40,15 @@ def cut(count: int) -> list[tuple[int, int]]:
     return [(each.start, each.stop) for each in blocks(count, 4 * WORKERS)]
 
 
-def by_hand(peer: Any, numbers: range) -> int:
+def in_blocks(peer: Any, numbers: range) -> int:
     return sum(peer.map(reduced, cut(len(numbers)), 1))
 
 
 def by_newcomer(peer: Any, numbers: range) -> int:
     return sum(peer.newcomer(rest, numbers))
 
+
+BARE = {"serial/split by hand": by_hand(burn)}
 
 JOBS = [
     Job(
@@ -56,21 +59,21 @@ JOBS = [
         nothing,
         limit="loop",
     ),
-    Job("5us", "200,000 items of 5 us", 200_000, even(5), burn),
-    Job("1ms", "1,000 items of 1 ms", 1_000, even(1_000), burn),
-    Job("100ms", "16 items of 100 ms", 16, even(100_000), burn, size=1, whole=True),
-    Job("even", "400 even items of 5 ms", 400, even(5_000), burn, size=5, whole=True),
+    Job("5us", "200,000 items of 5 us", 200_000, even(5), burn, ways=BARE),
+    Job("1ms", "1,000 items of 1 ms", 1_000, even(1_000), burn, ways=BARE),
+    Job("100ms", "16 items of 100 ms", 16, even(100_000), burn, size=1, whole=True, ways=BARE),
+    Job("even", "400 even items of 5 ms", 400, even(5_000), burn, size=5, whole=True, ways=BARE),
     Job(
         "log-normal", "400 log-normal items, 5 ms on average", 400, log_normal, burn,
-        size=1, limit="list", whole=True,
+        size=1, limit="list", whole=True, ways=BARE,
     ),
     Job(
         "descending", "400 items, from 10 ms down to nothing", 400, descending, burn,
-        size=1, limit="list", whole=True,
+        size=1, limit="list", whole=True, ways=BARE,
     ),
     Job(
         "giant", "400 items of 2 ms, the last of 400 ms", 400, giant, burn,
-        size=1, limit="list", whole=True,
+        size=1, limit="list", whole=True, ways=BARE,
     ),
     Job(
         "reduce-numbers",
@@ -88,7 +91,7 @@ JOBS = [
         | {
             f"{peer}/{way}": how
             for peer in ("Pool", "futures", "joblib", "loky", "mpire", "pathos", "Dask", "Ray")
-            for way, how in (("newcomer", by_newcomer), ("well", by_hand))
+            for way, how in (("newcomer", by_newcomer), ("well", in_blocks))
         },
     ),
 ]  # fmt: skip
