@@ -41,7 +41,7 @@ def by_hand(fn: Callable[[Any], Any]) -> Callable[[Any, Any], list[Any]]:
         results: list[Any] = [None] * len(items)
         for share, (pid, ending) in zip(shares, started, strict=True):
             with os.fdopen(ending, "rb") as pipe:
-                for position, result in zip(share, pickle.load(pipe), strict=True):  # noqa: S301
+                for position, result in zip(share, pickle.load(pipe), strict=True):
                     results[position] = result
             os.waitpid(pid, 0)
         return results
