@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from types import CodeType
 
-    Key = tuple[CodeType, type | None]
+    Key = tuple[CodeType, type | None, CodeType | str | None]
     Costs = tuple[float, float | None, float]
 
 VARIABLE = "PARALLELKIT_CACHE"
@@ -80,10 +80,11 @@ def opened() -> Almanac | None:
 
 def digest(key: Key) -> str | None:
     """Return what a function is known by in any process of this Python."""
-    code, kind = key
+    code, kind, folding = key
     name = None if kind is None else f"{kind.__module__}.{kind.__qualname__}"
     try:
-        content = marshal.dumps(code, 2)  # later versions depend on who else holds its constants
+        # Later versions depend on who else holds its constants.
+        content = marshal.dumps(code if folding is None else (code, folding), 2)
     except ValueError:
         return None
     text = f"{sys.version}\n{name}\n".encode()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .backends import Backend
     from .backends.slots import Slots, Venue
     from .home import Home
-    from .worker import Settings
+    from .job import Settings
 
     Staffing = tuple[tuple[Any, ...], int, int, Settings]
 
@@ -72,9 +72,10 @@ def terms(
         ahead=ahead if ahead is None else max(1, ahead // checked.backend.depth),
         grace=grace,
         stealing=checked.timeout is None and checked.backend.venue is None,
+        folded=work.op is not None,
     )
-    pace = _pace(_key(work.fn, source), _crew(checked, source))
-    if work.op is not None and (source.length is None or source.length > FEW * checked.workers):
+    pace = _pace(_key(work, source), _crew(checked, source), limits.folded)
+    if limits.folded and (source.length is None or source.length > FEW * checked.workers):
         pace.first = 2  # of one alone, nothing is folded
     venue = checked.backend.venue
     if venue is not None:
@@ -121,9 +122,10 @@ def conclude(engine: Engine, given: list[Any]) -> None:
 
     `given` are the results that the caller has and is about to lose.
     """
-    key, pace = _key(engine.outcomes.work.fn, engine.source), engine.run.pace
+    key, pace = _key(engine.outcomes.work, engine.source), engine.run.pace
     if pace.item is not None:
-        learned.remember(key, (pace.item, pace.carriage, pace.weight))
+        weight = pace.block if engine.run.limits.folded else pace.weight
+        learned.remember(key, (pace.item, pace.carriage, weight))
     if engine.cause is not None and engine.run.limits.home:
         warn(_alone(engine.cause), AloneWarning)
     elif engine.outcomes.strays.count:
@@ -160,7 +162,7 @@ def abroad(checked: Plan, venue: Venue, root: tuple[Any, ...], settings: Setting
 
 def staffing(checked: Plan, work: Work) -> Staffing:
     """Return what a backend is to know: what is run, by how many at most, and how."""
-    from .worker import Settings
+    from .job import Settings
 
     cpus = cpu_count()
     most = checked.workers if checked.asked else min(checked.workers, cpus)
@@ -179,10 +181,12 @@ def _crew(checked: Plan, source: Source) -> int:
     return checked.workers if source.length is None else min(checked.workers, source.length)
 
 
-def _pace(key: learned.Key | None, crew: int) -> Pace:
+def _pace(key: learned.Key | None, crew: int, folded: bool) -> Pace:
     item, carriage, weight = learned.recall(key) or (None, None, 0.0)
-    return Pace(item=item, launch=learned.launch(crew), carriage=carriage, weight=weight)
+    pace = Pace(item=item, launch=learned.launch(crew), carriage=carriage)
+    pace.weigh(0 if folded else 1, weight)
+    return pace
 
 
-def _key(fn: Callable[..., Any], source: Source) -> learned.Key | None:
-    return learned.key(fn, source.kind)
+def _key(work: Work, source: Source) -> learned.Key | None:
+    return learned.key(work.fn, source.kind, work.op)

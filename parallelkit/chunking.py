@@ -35,6 +35,7 @@ LAST_LOAD = LOAD / 4  # and at the end, when workers would else wait for the las
 
 HEAVY = 4 << 20  # bytes of a chunk: copying them takes twenty journeys, and memory is soon short
 NOTABLE = HEAVY >> 4  # bytes of a chunk below which its weight is no news
+FOLDING = 3e-10  # seconds per byte of what a chunk was folded into: to be copied, and folded again
 HEAVIER = 16  # times as heavy are chunks at most where a journey is dear
 
 PROBE = 1e-3  # what the caller runs before a measured price is believed (first calls are dear)
@@ -60,6 +61,7 @@ class Pace:
         depth: How many of the run's workers share a place to work: while the chunk of one is run,
             those of the others wait there, or are on their way.
         double: Whether a worker may have a chunk that waits behind another.
+        block: Bytes of what a chunk is folded into, where that is heavy.
         first: How many items the caller runs before it knows what they cost: the least that show.
     """
 
@@ -70,6 +72,7 @@ class Pace:
     journey: float = JOURNEY
     depth: int = 1
     double: bool = True
+    block: float = 0.0
     first: int = 1
     seen: int = 0
     seconds: float = 0.0
@@ -93,8 +96,15 @@ class Pace:
             # The first measurement may have been interrupted, so a later one halves its weight.
             self.carriage = carriage if old is None else (old + min(carriage, 4 * old)) / 2
 
-    def weigh(self, items: int, size: int) -> None:
-        """Learn that `items` items, or their results, travelled in `size` bytes."""
+    def weigh(self, items: int, size: float) -> None:
+        """Learn that `items` items, or their results, travelled in `size` bytes.
+
+        With 0 items it was what a chunk was folded into, which makes any chunk's journey dear.
+        """
+        if not items:
+            self.block = max(size, (self.block + size) / 2)
+            self.journey = max(self.journey, self.block * FOLDING)
+            return
         weight = size / items
         # Heavier ones count at once and lighter ones slowly: too much at a time is what hurts.
         self.weight = max(weight, (self.weight + weight) / 2)
@@ -146,8 +156,10 @@ class Pace:
         else:
             least = max(least, workers * journey)
             longest = max(longest, ROUND * workers * journey)
-        best = max(rest / (PARTS * workers), min(least, ROOT * sqrt(rest * journey)))
-        return min(best, longest)
+        # A worker's share at most, unless the caller would need longer to carry so many parts.
+        share = max(rest / workers, PARTS * workers * journey)
+        least = min(least, ROOT * sqrt(rest * journey), share)
+        return min(max(rest / (PARTS * workers), least), longest)
 
     def budget(self) -> float:
         """Return for how long the caller works by itself before it decides again."""
@@ -192,6 +204,7 @@ class Pace:
             return False
         crew = min(workers, left)
         together = max((item + carriage) * left / crew, carriage * left)
+        together += PARTS * crew * self.block * FOLDING
         return item * left > MARGIN * (self.launch + together)
 
 

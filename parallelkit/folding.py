@@ -71,26 +71,62 @@ def _large(value: Any) -> bool:
         return False
 
 
+class Eager:
+    """Values of a part that begins at `start`, folded as they come where they are large.
+
+    So few of them are held.  Sixteen arrays of 8 MB that are made first and added up then take
+    three times as long as when each is added as soon as it can be: memory that is new to a process
+    is what costs.
+    """
+
+    def __init__(self, op: Operation, start: int) -> None:
+        self.tree = Tree(op)
+        self.start = start
+        self.count = 0  # values that were folded
+        self.error: BaseException | None = None  # what `op` raised
+
+    def take(self, values: list[Any]) -> None:
+        """Fold what is new of all `values`, if it is large, and leave None in its place."""
+        new = values[self.count :]
+        if self.error is not None or not new or not _large(new[-1]):
+            return
+        values[self.count :] = [None] * len(new)
+        try:
+            self.tree.add(fold(self.tree.op, self.start + self.count, new))
+        except BaseException as error:  # it is told with the part
+            self.error = error
+        self.count = len(values)
+
+    def blocks(self, values: list[Any]) -> list[Block]:
+        """Return the blocks that all `values` fold into, or raise what `op` raised."""
+        if self.error is not None:
+            raise self.error
+        if self.count < len(values):
+            new = values[self.count :]
+            self.tree.add(fold(self.tree.op, self.start + self.count, new))
+        return self.tree.blocks
+
+
 class Tree:
     """Blocks as they arrive in order, combined as far as they go."""
 
     def __init__(self, op: Operation) -> None:
         self.op = op
-        self._blocks: list[Block] = []
+        self.blocks: list[Block] = []
 
     def add(self, blocks: Sequence[Block]) -> None:
         """Add the blocks that follow those added so far."""
         for block in blocks:
-            self._blocks.append(block)
+            self.blocks.append(block)
             self._combine()
 
     def _combine(self) -> None:
-        while len(self._blocks) > 1:
-            left, right = self._blocks[-2:]
+        while len(self.blocks) > 1:
+            left, right = self.blocks[-2:]
             if left.size != right.size or left.start % (2 * left.size):
                 return
             value = self.op(left.value, right.value)
-            self._blocks[-2:] = [Block(left.start, 2 * left.size, value)]
+            self.blocks[-2:] = [Block(left.start, 2 * left.size, value)]
 
     def total(self) -> Any:
         """Return the fold of everything added, which is at least one block.
@@ -98,7 +134,7 @@ class Tree:
         What is left are blocks of falling size: the last, smallest ones are combined first, so the
         shape depends on nothing but how many values there were.
         """
-        *rest, last = [block.value for block in self._blocks]
+        *rest, last = [block.value for block in self.blocks]
         for value in reversed(rest):
             last = self.op(value, last)
         return last

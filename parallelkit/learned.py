@@ -1,7 +1,7 @@
 """What earlier calls have taught: the price of a function, and how soon workers are up.
 
-A price is known by the function's code and the kind of its items, so that a lambda made anew in
-each round of a loop is known too.  Deciding by it is `chunking`'s.
+A price is known by the function's code, the kind of its items and how results are folded, so that a
+lambda made anew in each round of a loop is known too.  Deciding by it is `chunking`'s.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .almanac import Almanac
 
-    Key = tuple[CodeType, type | None]
+    Key = tuple[CodeType, type | None, CodeType | str | None]
     Costs = tuple[float, float | None, float]
 
 REMEMBERED = 256  # functions whose cost is kept; a script has a handful
@@ -30,24 +30,30 @@ _Code = type((lambda: None).__code__)
 
 costs: dict[Key, Costs] = {}
 """By function: seconds for an item, to carry one (None: not known), and bytes of one or of its
-result; the one used last comes last."""
+result, or of what a chunk is folded into; the one used last comes last."""
 
 
 _fork = FORK  # the seconds for a worker, as they were measured
 _almanac: list[Almanac | None] = []  # the file that the user has named, once that was looked at
 
 
-def key(fn: Callable[..., Any], kind: type | None) -> Key | None:
+def key(
+    fn: Callable[..., Any], kind: type | None, op: Callable[..., Any] | None = None
+) -> Key | None:
     """Return what tells that a function and its items are as at an earlier call, also if made anew.
 
-    The same function may be a thousand times dearer for an array than for a number.
+    The same function may be a thousand times dearer for an array than for a number; and folding by
+    `op` is part of a price.
     """
     functools = sys.modules.get("functools")
     partial = getattr(functools, "partial", None)  # another thread may be loading it just now
     while partial is not None and isinstance(fn, partial):
         fn = fn.func
     code = getattr(fn, "__code__", None)
-    return (code, kind) if isinstance(code, _Code) else None
+    folding = None if op is None else getattr(op, "__code__", None) or getattr(op, "__name__", "")
+    if not isinstance(folding, (_Code, str, type(None))):
+        folding = ""  # of an object that answers anything
+    return (code, kind, folding) if isinstance(code, _Code) else None
 
 
 def recall(key: Key | None) -> Costs | None:

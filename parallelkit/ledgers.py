@@ -47,6 +47,8 @@ class Limits:
         backoff: How long an item that failed waits until it is tried again for the first time; each
             further time it waits twice as long, up to a minute.
         stealing: What was handed out and not begun may be reclaimed: the backend can do that.
+        folded: Outcomes are folded where they arise, in blocks of `2**k` items from a multiple of
+            `2**k` on; only these travel.
         grace: How long after a failure that ends the run the items before it are waited for, so
             that it ends with the failure a loop would have met first; None: until they are done.
     """
@@ -62,6 +64,7 @@ class Limits:
     grace: float | None = 0.1
     backoff: float = 0.0
     stealing: bool = False
+    folded: bool = False
 
 
 @dataclass(slots=True)

@@ -47,14 +47,25 @@ class Portions:
         left = stock.queued if stock.exhausted else stock.left()
         if left is None:  # as much is to be expected as was seen
             left = max(self.pace.seen, stock.queued)
-        staff = self.staff
-        return self.pace.chunk(left, len(staff.chunks) + staff.starting or 1, limits.stealing)
+        workers = len(self.staff.chunks) + self.staff.starting or 1
+        size = self.pace.chunk(left, workers, limits.stealing)
+        return self._aligned(size) if limits.folded else size
+
+    def _aligned(self, size: int) -> int:
+        """Return a size, at most `size`, with which the next chunk folds into few blocks."""
+        waiting = self.stock.waiting
+        if not waiting or len(waiting[0]) <= size:
+            return size
+        stop = waiting[0].start + size
+        return size - stop % (1 << (size.bit_length() - 1))
 
     def short(self, size: int) -> bool:
         """Return whether a chunk of `size` may wait in a worker behind another."""
         pace, item = self.pace, self.pace.item
         if not pace.double or self.limits.timeout is not None:
             return False
+        if self.staff.starting and pace.launch < SOON:
+            return False  # whoever is here in a moment should not wait for it to be packed
         most = max(SHORT, QUEUED / (self.staff.count() or 1)) if self.limits.stealing else SHORT
         return item is not None and (size * item < most * pace.journey or size >= MANY)
 

@@ -51,7 +51,9 @@ def preduce(
     their order.  Sums of floats come out more exact than a loop's, so not identical to it.
 
     Args:
-        op: Called with two values, returns one.  It must not change its arguments.
+        op: Called with two values, returns one.  It must not change its arguments, but for the
+            first where `map` makes a new value of each item: then `operator.iadd` adds large arrays
+            in half of the time of `operator.add`, which has to find memory for each sum.
         iterable: The items.
         map: Called with each item first; its results are what is combined.
         initial: Goes before the items, and is the value when there are none.

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 from .codec import Replica
 from .failures import pack_error
 from .guests import lodged
+from .job import Job, Settings
 from .leases import Berth
 from .stints import Stint, seeded
-from .worker import Job, Settings, flush_output
+from .worker import flush_output
 
 DONE, DOUBTFUL, NEEDY, BROKEN = range(4)
 """Kinds of answers: outcomes; the items must come one by one; a definition lacks; none will do."""

@@ -171,7 +171,7 @@ class Run:
         if ran:
             self.pace.observe(ran, event.seconds, event.carriage)
             if event.weight > NOTABLE:
-                self.pace.weigh(ran, event.weight)
+                self.pace.weigh(0 if self.limits.folded else ran, event.weight)
         if failed:
             self._sort_out(event, part, now)
         elif part:

@@ -26,13 +26,13 @@ from .engine import Engine
 from .errors import NoWorkers, WorkerDied
 from .events import Event
 from .failures import note
+from .job import Settings
 from .machine import cpu_count
 from .options import Plan
 from .outcomes import Outcomes, Work
 from .scheduler import Limits
 from .tasks import RAISED, Errand, Initial, call, call_each
 from .trips import Journeys
-from .worker import Settings
 
 _LONG = 86400.0  # seconds to listen at a time: systems have their own idea of the longest
 _FOREVER = math.inf

@@ -17,16 +17,15 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from time import perf_counter, perf_counter_ns
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import lending, stacks, wire
 from .arenas import Arena
 from .board import Slot
-from .codec import Replica, missing
-from .context import address_space, limit_memory, put_back, put_in_force, serially
+from .context import put_back, put_in_force
 from .failures import pack_error
-from .folding import fold
 from .freight import Stranded
+from .job import Job, Part, Settings
 from .leases import Berth
 from .wire import Message, Reader
 
@@ -50,101 +49,6 @@ again when as much time has passed as it has waited so far, which is seldom, how
 
 TIRED = 10.0
 """Seconds without a run after which the pages of the arena go back to the system."""
-
-
-class Settings(NamedTuple):
-    """How a run wants its chunks run."""
-
-    run: int = 0  # the caller's number for it, repeated in answers that could come too late
-    context: bytes | None = None  # None: as in this worker's run before
-    seed: int | None = None
-    urgent: bool = True  # a failure is sent at once, since it ends the run
-    max_memory: int | None = None  # bytes that the function may take
-    timed: bool = False  # no chunk is sent before the worker says that it is ready to run it
-    hushed: bool = False  # the worker need not say so, since chunks are sent all the same
-
-
-class Job:
-    """One run, as a worker sees it."""
-
-    def __init__(self, settings: Settings, arena: Arena | None, berth: Berth) -> None:
-        self.settings = settings
-        self.replica = Replica(arena, berth)
-        self.fn: Any = None
-        self.op: Callable[[Any, Any], Any] | None = None
-        self.broken: bytes | None = None
-        self.stride = 1
-        self.gaps: frozenset[int] = frozenset()  # positions whose items could not be sent
-        self.most: int | None = None  # bytes of address space there may be while the function runs
-        if settings.max_memory is not None:
-            self.most = address_space() + settings.max_memory
-
-    def learn(self, blob: bytes | bytearray) -> None:
-        """Take in a definition; the first is the function, with what goes with it."""
-        before = 0 if self.most is None else address_space()
-        with serially():  # what is imported may map something at its top level
-            root = self.replica.learn(blob)
-        if self.most is not None:  # what the function brings along is not what it takes
-            self.most += address_space() - before
-        self.adopt(root)
-
-    def adopt(self, root: Any) -> None:
-        """Take what a definition held for what the run is about, if it is the first."""
-        if self.fn is None:
-            self.fn, make_state, self.op = root
-            if make_state is not None:
-                self.fn = partial(self.fn, make_state())
-
-    def confined(self, act: Callable[..., Any], *arguments: Any) -> Any:
-        """Return `act(*arguments)`, which may take no more memory than the function may.
-
-        Only so long: without room to read an item or to tell of an error, a worker would die.
-        """
-        if self.most is None:
-            return act(*arguments)
-        limit_memory(self.most)
-        try:
-            return act(*arguments)
-        finally:
-            limit_memory(None)
-
-    def calls(self, columns: tuple[Any, ...], start: int) -> Iterator[Any]:
-        """Return an iterator of the arguments of each call, each a tuple if there are several."""
-        self.gaps = frozenset(start + offset for offset in missing(columns))
-        items: Iterable[Any] = columns[0] if len(columns) == 1 else zip(*columns, strict=True)
-        if self.settings.seed is not None:
-            from .seeding import Seeded
-
-            items = Seeded(items, self.settings.seed, start)
-        return iter(items)
-
-    def pack(self, start: int, values: list[Any], failures: dict[int, bytes]) -> tuple[bytes, int]:
-        """Return the outcomes as bytes, and how many of them are failures."""
-        count, folded = len(values), self.op is not None and not failures
-        if self.op is not None and folded:
-            values = fold(self.op, start, values)
-        body, unsendable = self.replica.dumps_values(values)
-        if folded and unsendable:  # what was folded from many items is the failure of them all
-            unreturned = tuple(range(count))
-            error = next(iter(unsendable.values()))
-            return self.pack_failed(count, error, unreturned=unreturned), count
-        unsent = tuple(offset for offset in failures if start + offset in self.gaps)
-        failures.update(unsendable)
-        if failures:
-            body = pickle.dumps((body, failures, unsent, tuple(unsendable)), 5)
-        return body, len(failures)
-
-    def pack_failed(
-        self,
-        count: int,
-        error: bytes,
-        unsent: tuple[int, ...] = (),
-        unreturned: tuple[int, ...] = (),
-    ) -> bytes:
-        """Return as bytes the outcomes of `count` items that failed together, with one error."""
-        nothing = self.replica.dumps([None] * count)
-        failures = dict.fromkeys(range(count), error)
-        return pickle.dumps((nothing, failures, unsent, unreturned), 5)
 
 
 class Worker:
@@ -330,11 +234,10 @@ class Worker:
         """Call the function on each of `count` items and send the outcomes, in parts if slow."""
         job, slot = self.job, self.slot
         run = _run_single if single else _run_several
-        values: list[Any] = []
-        failures: dict[int, bytes] = {}
-        position, stop = start, start + count
-        began = sent = perf_counter()
-        while position < stop:
+        began = perf_counter()
+        part, stop = Part(start, began, job.op), start + count
+        while part.stop < stop:
+            position = part.stop
             size = min(job.stride, stop - position)
             end = slot.claim(position + size)
             if end < position + size:  # the rest was taken back
@@ -343,47 +246,35 @@ class Worker:
                 if not size:
                     break
             slot.stamp(position, size, perf_counter_ns())
-            before = len(values)
-            try:
-                job.confined(run, job.fn, islice(calls, size), values)
-            except BaseException as error:  # SystemExit and KeyboardInterrupt are the item's too
-                failures[len(values)] = pack_error(error, self.job.replica)
-                values.append(None)
-            if len(values) == before:  # the arguments ran out, which must not go on for ever
-                failures[before] = pack_error(
-                    RuntimeError("an item got lost on its way"), job.replica
-                )
-                values.append(None)
-            position += len(values) - before
+            job.attempt(run, islice(calls, size), part)
+            ahead = part.folded()
             now = perf_counter()
             self._adapt(size, now - began)
             began = now
-            if position < stop and (now - sent > FLUSH or (failures and job.settings.urgent)):
-                self.send(position, values, failures, now - sent)
-                values, failures = [], {}
-                began = sent = perf_counter()
+            if ahead is not None:
+                self.send(ahead, now)
+                part.since = now
+            if part.stop < stop and (
+                now - part.since > FLUSH or part.pressing(job.settings.urgent)
+            ):
+                self.send(part, now)
+                began = perf_counter()
+                part = Part(part.stop, began, job.op)
         kind = wire.DONE if stop == start + count else wire.CUT
-        if values:
-            self.send(stop, values, failures, perf_counter() - sent, kind)
+        if part.values:
+            self.send(part, perf_counter(), kind)
         else:
             self.skip()
 
-    def send(
-        self,
-        stop: int,
-        values: list[Any],
-        failures: dict[int, bytes],
-        spent: float,
-        kind: int = wire.DONE,
-    ) -> None:
-        """Send the outcomes of the positions that end before `stop`."""
+    def send(self, part: Part, now: float, kind: int = wire.DONE) -> None:
+        """Send a part of a chunk."""
+        job, count = self.job, len(part.values)
         try:
-            body, failed = self.job.pack(stop - len(values), values, failures)
+            body, failed = job.pack(part.start, part.values, part.failures, part.eager)
         except BaseException as error:  # the reduction's operation raised
-            failed = len(values)
-            body = self.job.pack_failed(failed, pack_error(error, self.job.replica))
+            body, failed = job.pack_failed(count, pack_error(error, job.replica)), count
         flush_output()
-        self.say(Message(kind, body, stop, failed, spent))
+        self.say(Message(kind, body, part.stop, failed, now - part.since))
 
     def _adapt(self, size: int, seconds: float) -> None:
         """Choose how many items one stamp covers, from the time that the last `size` took."""

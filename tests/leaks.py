@@ -23,6 +23,8 @@ from typing import Any
 
 import psutil
 
+from parallelkit import lending
+
 PROC = os.path.isdir("/proc/self/task")
 SHM = "/dev/shm"
 GRACE = 5.0  # seconds for processes and threads to end: a kill takes 0.5, a loaded machine 10 times
@@ -235,3 +237,10 @@ def wait_briefly(running: set[int]) -> None:
     finally:
         for handle in handles:
             os.close(handle)
+
+
+def not_a_worker() -> None:
+    """Forget that a worker was in this process, which would hold what is lent and borrowed."""
+    lending.end()
+    lending.begin(keep=False)
+    lending._keeping = False

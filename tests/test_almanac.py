@@ -20,7 +20,7 @@ def double(x: int) -> int:
     return 2 * x
 
 
-KEY = (double.__code__, int)
+KEY = (double.__code__, int, None)
 COSTS = (1e-3, 2e-6, 8.0)
 posix = pytest.mark.skipif(os.name != "posix", reason="files have no modes")
 
@@ -40,7 +40,7 @@ def left(path: str, key: Any = KEY, costs: Any = COSTS) -> None:
 def test_what_one_left_another_finds(path: str) -> None:
     left(path)
     assert Almanac(path).recall(KEY) == COSTS
-    assert Almanac(path).recall((double.__code__, str)) is None
+    assert Almanac(path).recall((double.__code__, str, None)) is None
 
 
 def test_what_was_not_measured_is_not_known(path: str) -> None:
@@ -55,7 +55,7 @@ def test_nothing_learned_writes_nothing(path: str) -> None:
 
 def test_each_adds_to_what_the_others_left(path: str) -> None:
     books = [Almanac(path) for _ in range(3)]
-    keys = [(compile(str(number), "test", "eval"), int) for number in range(3)]
+    keys = [(compile(str(number), "test", "eval"), int, None) for number in range(3)]
     for book, key in zip(books, keys, strict=True):
         book.remember(key, COSTS)
     for book in books:
@@ -66,7 +66,7 @@ def test_each_adds_to_what_the_others_left(path: str) -> None:
 
 def test_the_oldest_make_room(path: str, monkeypatch: Any) -> None:
     monkeypatch.setattr(almanac, "MOST", 2)
-    keys = [(compile(str(number), "test", "eval"), int) for number in range(3)]
+    keys = [(compile(str(number), "test", "eval"), int, None) for number in range(3)]
     for key in keys:
         left(path, key)
     assert [Almanac(path).recall(key) for key in keys] == [None, COSTS, COSTS]
@@ -139,7 +139,7 @@ CALLS = """
 from parallelkit import learned, pmap
 def f(x):
     return x + 1
-known = learned.recall((f.__code__, int))
+known = learned.recall((f.__code__, int, None))
 pmap(f, range(10))
 print(known is not None)
 """

@@ -56,7 +56,7 @@ def key(fn):
     "fn", [double, partial(double), partial(partial(double)), Thing().double], ids=repr
 )
 def test_a_function_is_known_again(fn):
-    assert key(fn) in ((double.__code__, int), (Thing.double.__code__, int))
+    assert key(fn) in ((double.__code__, int, None), (Thing.double.__code__, int, None))
 
 
 @pytest.mark.parametrize("fn", [abs, Thing(), Endless(), partial(Endless()), type], ids=repr)
@@ -77,7 +77,7 @@ def test_the_same_function_of_other_items_is_another():
 
 def test_the_cost_of_a_function_is_kept_for_the_next_call():
     assert pmap(double, range(1000)) == [2 * x for x in range(1000)]
-    item, _, _ = learned.costs[double.__code__, int]
+    item, _, _ = learned.costs[double.__code__, int, None]
 
     engine = begun(double, range(10))
 
@@ -191,8 +191,9 @@ KINDS = [Guarded, Fragile]
 def eager(monkeypatch):
     """Every call finds its price known, so that workers are asked for at once; there are two."""
     monkeypatch.setenv("PARALLELKIT_WORKERS", "2")
-    for fn in where, guarded, fragile, number:
-        learned.remember(fn.__code__, (0.002, None, 0.0))
+    for fn in where, guarded, fragile, number, draw, fail:
+        for kind in int, Guarded, Fragile:
+            learned.remember(learned.key(fn, kind), (0.002, 1e-6, 0.0))
     pmap(abs, range(4), workers=2)
     with faults.limited():
         yield
@@ -258,7 +259,6 @@ def draw(item: Any) -> float:
 
 
 def test_an_item_draws_the_same_wherever_it_runs(eager):
-    learned.remember(draw.__code__, (0.002, None, 0.0))
     items = [Guarded(x) if x % 9 == 4 else x for x in range(60)]
     with pytest.warns(AloneWarning):
         found = pmap(draw, items, seed=3)
@@ -272,7 +272,6 @@ def fail(item: Any) -> int:
 
 
 def test_what_the_function_raises_in_the_caller_is_raised(eager):
-    learned.remember(fail.__code__, (0.002, None, 0.0))
     items = [Guarded(x) if x in (3, 40) else x for x in range(100)]
     with pytest.warns(AloneWarning), pytest.raises(KeyError) as caught:
         pmap(fail, items)

@@ -9,7 +9,7 @@ import pytest
 from parallelkit import remote
 from parallelkit.backends import Unlearned
 from parallelkit.backends.cargo import SMALL, Handed, Landed, Shipped
-from parallelkit.worker import Settings
+from parallelkit.job import Settings
 
 
 class Store:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallelkit.chunking import (
+    FOLDING,
     HEAVY,
     JOURNEY,
     LOAD,
@@ -154,6 +155,19 @@ def test_a_heavier_item_counts_at_once_and_lighter_ones_slowly():
     assert pace.weight == 505
     pace.weigh(1, 4000)
     assert pace.weight == 4000
+
+
+def test_what_is_folded_into_heavy_blocks_travels_in_few():
+    light, heavy = (measured(1000, 0.5) for _ in range(2))
+    heavy.weigh(0, 8e6)
+    assert heavy.block == 8e6
+    assert heavy.weight == 0
+    assert heavy.journey == pytest.approx(8e6 * FOLDING)
+    assert (light.chunk(64, 2, bold=True), heavy.chunk(64, 2, bold=True)) == (16, 32)
+    assert heavy.chunk(1000, 2, bold=True) == 250
+    light.launch = heavy.launch = 0.0
+    assert light.worthwhile(16, 2)
+    assert not heavy.worthwhile(16, 2)
 
 
 @given(st.integers(0, 50), st.integers(0, 50), st.data())

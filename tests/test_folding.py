@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelkit.folding import Block, Tree, fold
+from parallelkit.folding import Block, Eager, Tree, fold
 
 
 def written(left, right):
@@ -135,3 +135,38 @@ def test_a_size_that_cannot_be_told_does_not_matter():
 
     (block,) = fold(lambda left, right: left + right, 0, [Secretive([at]) for at in range(8)])
     assert block.value == [*range(8)]
+
+
+@given(st.integers(0, 2**20), st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=20))
+def test_what_is_folded_as_it_comes_is_the_same(start, parts):
+    eager, values, names = Eager(written, start), [], []
+    for length, large in parts:
+        new = [f"{len(names) + at}{'.' * 20_000 * large}" for at in range(length)]
+        names += new
+        values += new
+        eager.take(values)
+
+    assert len(values) == len(names)
+    assert eager.blocks(values) == fold(written, start, names)
+
+
+def test_of_large_values_few_are_held_at_a_time():
+    eager, values = Eager(np.add, 0), []
+    for number in range(100):
+        values.append(np.full(10_000, float(number)))
+        eager.take(values)
+        assert len(eager.tree.blocks) <= 7
+        assert values == [None] * (number + 1)
+    assert [block.size for block in eager.blocks(values)] == [64, 32, 4]
+
+
+def test_what_the_operation_raises_is_kept_until_it_is_asked_for():
+    def refuse(left, right):
+        raise ValueError(len(left))
+
+    eager, values = Eager(refuse, 0), [b"." * 20_000] * 2
+    eager.take(values)
+    values.append(b"." * 20_000)
+    eager.take(values)
+    with pytest.raises(ValueError, match="20000"):
+        eager.blocks(values)

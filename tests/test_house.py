@@ -53,7 +53,7 @@ FLOORS = [
     {"sync.locks", "sync.permits", "sync.gates", "sync.queues"},
     {"sync.numerals"},
     # Floor 3: what runs in a worker, what watches.
-    {"tasks", "pages", "stints"},
+    {"tasks", "pages", "stints", "job"},
     {"worker", "progress", "report", "journal"},
     {"remote"},
     # Floor 4: workers are described, started, kept, and used; or they are another engine's.

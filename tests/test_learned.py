@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from functools import partial
 from typing import Any
 
@@ -23,9 +24,16 @@ def double(x: int) -> int:
 def test_a_function_is_known_by_its_code_and_the_kind_of_its_items() -> None:
     made = [learned.key(lambda x: x, int) for _ in range(2)]
     assert made[0] == made[1]
-    assert learned.key(partial(partial(double)), int) == (double.__code__, int)
+    assert learned.key(partial(partial(double)), int) == (double.__code__, int, None)
     assert learned.key(double, int) != learned.key(double, str)
     assert learned.key(abs, int) is None
+
+
+def test_a_reduction_is_known_by_its_operation_too() -> None:
+    known = [None, operator.add, operator.mul, max, lambda a, b: a, double, object()]
+    keys = [learned.key(double, int, op) for op in known]
+    assert len(set(keys)) == len(keys)
+    assert learned.key(double, int, operator.add) == learned.key(double, int, operator.add)
 
 
 def test_what_has_no_code_is_not_remembered() -> None:
@@ -43,7 +51,7 @@ def test_what_is_remembered_is_recalled() -> None:
 
 def test_the_one_that_was_not_used_for_longest_is_forgotten(monkeypatch: Any) -> None:
     monkeypatch.setattr(learned, "REMEMBERED", 2)
-    keys = [(compile(str(number), "test", "eval"), int) for number in range(3)]
+    keys = [(compile(str(number), "test", "eval"), int, None) for number in range(3)]
     for each in (*keys[:2], keys[0], keys[2]):
         learned.remember(each, (1.0, None, 0.0))
     assert list(learned.costs) == [keys[0], keys[2]]

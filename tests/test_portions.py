@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import operator
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from parallelkit.chunking import Pace
+from parallelkit.folding import fold
 from parallelkit.ledgers import Home, Input, Limits, Output, Staff
 from parallelkit.portions import MANY, READ_AHEAD, READ_AT_MOST, Portions
 from parallelkit.stealing import Stealing
@@ -33,6 +38,19 @@ def test_what_was_taken_back_is_shared_by_those_it_was_taken_for(chunksize, size
     view = portions(Limits(8, chunksize=chunksize, stealing=True), 100, workers=8, item=1e-6)
     view.stealing.served = 3
     assert view.size() == size
+
+
+@given(st.integers(0, 5000), st.integers(1, 10**6), st.sampled_from([1e-6, 1e-4, 1e-2]))
+def test_chunks_that_are_folded_end_where_blocks_do(done, left, item):
+    whole = portions(Limits(2), done + left, workers=2, item=item)
+    aligned = portions(Limits(2, folded=True), done + left, workers=2, item=item)
+    for view in (whole, aligned) if done else ():
+        view.stock.take_waiting(done)
+    size, most = aligned.size(), whole.size()
+    assert 1 <= size <= most
+    if most < left:
+        assert (done + size) % (1 << (most.bit_length() - 1)) == 0
+        assert len(fold(operator.add, done, range(size))) <= size.bit_length()
 
 
 def test_what_the_caller_runs_itself():

@@ -167,6 +167,19 @@ def test_seeds_belong_to_positions(place):
     assert preduce(written, range(50), map=draw, seed=3, chunksize=4, **place) == whole
 
 
+@each_place
+def test_an_operation_may_change_what_map_has_made(place):
+    def made(number):
+        return np.full(100_000, float(number))
+
+    for _ in range(2):
+        total = preduce(operator.iadd, range(50), map=made, **place)
+        assert total.tolist() == [1225.0] * 100_000
+    given = [made(number) for number in range(3)]
+    assert preduce(operator.iadd, range(50), map=made, initial=given[0], **place)[0] == 1225
+    assert [each[0] for each in given[1:]] == [1, 2]
+
+
 def test_operands_are_not_changed():
     lists = [[number] for number in range(50)]
 

@@ -15,8 +15,8 @@ from parallelkit import wire
 from parallelkit.backends.start import command
 from parallelkit.board import Board
 from parallelkit.codec import Definitions
+from parallelkit.job import Settings
 from parallelkit.wire import Message, Outbox, frame
-from parallelkit.worker import Settings
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the socket is passed by number")
 

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from leaks import not_a_worker
 
 from parallelkit import wire
 from parallelkit.board import Board, Slot
 from parallelkit.codec import Definitions
 from parallelkit.failures import unpack_error
+from parallelkit.job import Settings
 from parallelkit.wire import Message, Reader
-from parallelkit.worker import Settings, Worker
+from parallelkit.worker import Worker
 
 
 class Conversation:
@@ -57,6 +59,13 @@ class Conversation:
         self.board.close()
         # The page is mapped, and with it a descriptor is held, as long as anyone has a slot.
         del self.worker, self.board, self.thread
+
+
+@pytest.fixture(autouse=True)
+def nothing_held() -> Iterator[None]:
+    """Have this process be no worker afterwards."""
+    yield
+    not_a_worker()
 
 
 @pytest.fixture

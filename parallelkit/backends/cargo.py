@@ -21,9 +21,9 @@ from .. import remote
 from ..codec import Definitions
 from ..failures import unpack_error
 from ..folding import fold
+from ..job import Settings
 from ..remote import DONE, DOUBTFUL, NEEDY, Order
 from ..stints import Stint, seeded
-from ..worker import Settings
 from . import Block, Unlearned
 
 SMALL = 32 << 10

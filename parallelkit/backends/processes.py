@@ -21,9 +21,9 @@ from ..context import capture
 from ..events import Done, Event, Joined, Lost, Reclaimed, Refused
 from ..failures import unpack_error
 from ..freight import Stranded
+from ..job import Settings
 from ..machine import memory, oom_kills
 from ..wire import Message
-from ..worker import Settings
 from . import Block, Unlearned, warm
 from .duty import Duty
 from .start import PATIENCE

@@ -19,9 +19,9 @@ from .. import wire
 from ..context import capture
 from ..events import Joined
 from ..freight import MARK
+from ..job import Settings
 from ..steady import made_of, same
 from ..wire import Message
-from ..worker import Settings
 from . import warm
 from .duty import Duty
 from .processes import Outcome, Processes

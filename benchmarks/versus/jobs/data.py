@@ -205,7 +205,7 @@ JOBS = [
                 operator.add, items, map=filled
             ),
             "parallelkit/well": lambda _, items: parallelkit.preduce(
-                operator.add, items, map=filled, workers=WORKERS
+                operator.iadd, items, map=filled, workers=WORKERS
             ),
         }
         | {f"{peer}/newcomer": added_here for peer in OTHERS}
