@@ -86,7 +86,7 @@ def test_several_iterables_end_with_the_shortest() -> None:
 def test_what_a_call_costs_is_remembered(unhurried: None) -> None:
     call = Call(lambda x: x, range(100))
     call.run()
-    (item, carriage, weight) = learned.costs[call.fn.__code__, int]
+    (item, carriage, weight) = learned.costs[call.fn.__code__, int, None]
     assert item > 0
     assert (carriage, weight) == (None, 0.0)
 
@@ -188,8 +188,8 @@ def test_a_price_that_is_remembered_decides_at_once(monkeypatch: Any) -> None:
     here = threading.current_thread()
     fn = Watched(lambda _: busy(1e-3))
     call = Call(fn, range(100))
-    learned.remember((Watched.__call__.__code__, int), (1e-3, 1e-6, 0.0))
-    call.solo.key = (Watched.__call__.__code__, int)
+    learned.remember((Watched.__call__.__code__, int, None), (1e-3, 1e-6, 0.0))
+    call.solo.key = (Watched.__call__.__code__, int, None)
     engine = call.solo.run()
     assert engine is not None
     assert not fn.threads
@@ -204,7 +204,7 @@ def test_a_price_without_that_of_carrying_does_not_decide(monkeypatch: Any) -> N
     fn = Watched(lambda _: busy(1e-3))
     monkeypatch.setattr(solo, "PATIENCE", EVER)
     call = Call(fn, range(10))
-    call.solo.key = (Watched.__call__.__code__, int)
+    call.solo.key = (Watched.__call__.__code__, int, None)
     learned.remember(call.solo.key, (1e-3, None, 0.0))
     assert call.run() == [-x for x in range(10)]
     assert call.engine is None
