@@ -13,14 +13,16 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
 import threading
 from multiprocessing import process
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import stacks, zygote
 from ..ahead import command, pair, taken, untaken
 from ..board import Board
+
+if TYPE_CHECKING:
+    import subprocess  # loaded where it is needed: it brings `locale`, which all workers would load
 
 PATIENCE = 0.2
 """Seconds that a process may take to its end once it has begun: it closes its socket a little
@@ -267,6 +269,8 @@ class SpawnedPopen(Popen):
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait up to `timeout` seconds for the end, and return the exit code."""
+        import subprocess
+
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.returncode = self.child.wait(timeout)
         return self.returncode
@@ -313,6 +317,8 @@ class SpawnStarter:
         return ours, SpawnedPopen(child)
 
     def _spawn(self, theirs: socket.socket, number: int) -> subprocess.Popen[bytes]:
+        import subprocess
+
         if os.name == "posix":
             arguments = f"{theirs.fileno()}, {self.board.fd}, {number}, {os.getpid()}"
             passed = (theirs.fileno(), self.board.fd)
