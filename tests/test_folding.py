@@ -47,6 +47,14 @@ def test_any_cut_gives_the_tree_of_the_definition(length, cuts):
     assert total(written, names, cuts) == naive(written, names)
 
 
+def test_pieces_make_the_same_tree(monkeypatch):
+    names = [str(number) for number in range(300)]
+    expected = total(written, names, [7])
+    monkeypatch.setattr("parallelkit.folding._PIECE", 4)
+
+    assert total(written, names, [7]) == expected == naive(written, names)
+
+
 @given(st.lists(st.floats(width=64), min_size=1, max_size=200), CUTS)
 def test_sums_of_floats_are_the_same_bit_for_bit(values, cuts):
     def add(left, right):
