@@ -20,6 +20,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from .backends import Block
 from .calls import begin, conclude
+from .chunking import WAIT
 from .engine import Engine
 from .events import Pull
 from .feeding import Feeder, is_async, listed, supply
@@ -175,7 +176,7 @@ async def _begun(
     iterables: tuple[Items, ...],
     ordered: bool = True,
     ahead: int | None = None,
-    grace: float | None = 0.1,
+    grace: float | None = WAIT,
 ) -> tuple[Engine, Blocks]:
     """Return the run of a call, and its outcomes as they come; it begins with the first."""
     mailbox: Mailbox[Words] = Mailbox()

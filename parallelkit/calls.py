@@ -9,7 +9,7 @@ from pickle import PicklingError
 from typing import TYPE_CHECKING, Any
 
 from . import learned
-from .chunking import Pace
+from .chunking import LONGEST, WAIT, Pace
 from .engine import Engine
 from .errors import AloneWarning
 from .machine import cpu_count
@@ -39,7 +39,7 @@ def begin(
     source: Source,
     ordered: bool = True,
     ahead: int | None = None,
-    grace: float | None = 0.1,
+    grace: float | None = WAIT,
     home: Home | None = None,
 ) -> Engine:
     """Return the engine that runs a call when its results are asked for.
@@ -57,7 +57,7 @@ def terms(
     source: Source,
     ordered: bool = True,
     ahead: int | None = None,
-    grace: float | None = 0.1,
+    grace: float | None = WAIT,
 ) -> tuple[Limits, Pace]:
     """Return the limits of a call, and what is known of its function."""
     limits = Limits(
@@ -77,6 +77,8 @@ def terms(
     pace = _pace(_key(work, source), _crew(checked, source), limits.folded)
     if limits.folded and (source.length is None or source.length > FEW * checked.workers):
         pace.first = 2  # of one alone, nothing is folded
+    if ahead is not None:
+        pace.span = LONGEST  # who reads results as they come had rather have few than late
     venue = checked.backend.venue
     if venue is not None:
         pace.launch, pace.journey, pace.depth = 0.0, venue.journey, checked.backend.depth

@@ -30,6 +30,10 @@ PARTS = 2  # chunks per worker that the rest is cut into
 ROOT = 2  # times the root of `Pace.chunk`
 SPAN = 2000  # journeys that a chunk is worth at most.  Who was asleep for milliseconds takes 70 us
 # for one, three times `JOURNEY`: after 4 ms that is 2 % of a worker, after 40 ms it is nothing
+WAIT = (
+    0.2  # seconds for an earlier failure than the one that ends a run: a worker may have two such
+)
+# these chunks, and be held up
 LOAD = 400e-6  # seconds that the caller packs for a journey, when packing is what bounds it
 LAST_LOAD = LOAD / 4  # and at the end, when workers would else wait for the last of these
 
@@ -63,6 +67,7 @@ class Pace:
         double: Whether a worker may have a chunk that waits behind another.
         block: Bytes of what a chunk is folded into, where that is heavy.
         first: How many items the caller runs before it knows what they cost: the least that show.
+        span: Journeys that a chunk is worth at most, where it can be taken back.
     """
 
     item: float | None = None
@@ -74,6 +79,7 @@ class Pace:
     double: bool = True
     block: float = 0.0
     first: int = 1
+    span: int = SPAN
     seen: int = 0
     seconds: float = 0.0
 
@@ -99,15 +105,19 @@ class Pace:
     def weigh(self, items: int, size: float) -> None:
         """Learn that `items` items, or their results, travelled in `size` bytes.
 
-        With 0 items it was what a chunk was folded into, which makes any chunk's journey dear.
+        With 0 items it was what a chunk was folded into, which makes any chunk's trip dear.
         """
         if not items:
             self.block = max(size, (self.block + size) / 2)
-            self.journey = max(self.journey, self.block * FOLDING)
             return
         weight = size / items
         # Heavier ones count at once and lighter ones slowly: too much at a time is what hurts.
         self.weight = max(weight, (self.weight + weight) / 2)
+
+    @property
+    def trip(self) -> float:
+        """Seconds that a chunk costs besides what it does, with what it is folded into."""
+        return max(self.journey, self.block * FOLDING)
 
     def chunk(self, left: int, workers: int, bold: bool = False) -> int:
         """Return how many items to send next to one of `workers`, of `left` not yet sent.
@@ -147,8 +157,9 @@ class Pace:
 
         So nothing is to be gained by chunks that take less than a journey to each worker.
         """
-        journey = self.journey
-        least, longest = SHORTEST * journey, SPAN * journey
+        journey = self.trip
+        least = SHORTEST * journey
+        longest = max(self.span * self.journey, least)
         if self.carriage and workers * self.carriage > item:  # packing is what keeps the caller
             workers = min(workers, int(2 * item / self.carriage) + 1)
             least = 2 * LAST_LOAD / self.carriage * item

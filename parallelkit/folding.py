@@ -77,7 +77,7 @@ def _large(value: Any) -> bool:
 
 
 class Eager:
-    """Values of a part that begins at `start`, folded as they come where they are large.
+    """Values of a part that begins at `start`, folded as they come where they are large or many.
 
     So few of them are held.  Sixteen arrays of 8 MB that are made first and added up then take
     three times as long as when each is added as soon as it can be: memory that is new to a process
@@ -91,25 +91,34 @@ class Eager:
         self.error: BaseException | None = None  # what `op` raised
 
     def take(self, values: list[Any]) -> None:
-        """Fold what is new of all `values`, if it is large, and leave None in its place."""
-        new = values[self.count :]
-        if self.error is not None or not new or not _large(new[-1]):
+        """Fold what is new of all `values`, if it is large or much, and leave None in its place.
+
+        What `op` raises is kept, and told with the part.
+        """
+        count = len(values) - self.count
+        if self.error is not None or not count:
             return
-        values[self.count :] = [None] * len(new)
         try:
-            self.tree.add(fold(self.tree.op, self.start + self.count, new))
-        except BaseException as error:  # it is told with the part
+            if count >= _PIECE or _large(values[-1]):
+                self._fold(values)
+                values[self.count :] = [None] * count
+                self.count = len(values)
+        except BaseException as error:
             self.error = error
-        self.count = len(values)
 
     def blocks(self, values: list[Any]) -> list[Block]:
         """Return the blocks that all `values` fold into, or raise what `op` raised."""
-        if self.error is not None:
-            raise self.error
-        if self.count < len(values):
-            new = values[self.count :]
-            self.tree.add(fold(self.tree.op, self.start + self.count, new))
+        error, self.error = self.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback has this frame, and so would the values live on with it
+        self._fold(values)
         return self.tree.blocks
+
+    def _fold(self, values: list[Any]) -> None:
+        self.tree.add(fold(self.tree.op, self.start + self.count, values[self.count :]))
 
 
 class Tree:

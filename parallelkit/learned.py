@@ -50,10 +50,20 @@ def key(
     while partial is not None and isinstance(fn, partial):
         fn = fn.func
     code = getattr(fn, "__code__", None)
-    folding = None if op is None else getattr(op, "__code__", None) or getattr(op, "__name__", "")
-    if not isinstance(folding, (_Code, str, type(None))):
-        folding = ""  # of an object that answers anything
+    folding = None if op is None else _named(op)
     return (code, kind, folding) if isinstance(code, _Code) else None
+
+
+def _named(op: Callable[..., Any]) -> CodeType | str:
+    """Return what an operation is known by; an object of the user's can answer anything."""
+    for name in ("__code__", "__name__"):
+        try:
+            found = getattr(op, name, None)
+        except Exception:
+            return ""
+        if isinstance(found, (_Code, str)):
+            return found
+    return ""
 
 
 def recall(key: Key | None) -> Costs | None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
 
-from parallelkit.chunking import split
+from parallelkit.chunking import WAIT, split
 from parallelkit.events import Reason
 from parallelkit.records import dataclass, field
 
@@ -47,8 +47,7 @@ class Limits:
         backoff: How long an item that failed waits until it is tried again for the first time; each
             further time it waits twice as long, up to a minute.
         stealing: What was handed out and not begun may be reclaimed: the backend can do that.
-        folded: Outcomes are folded where they arise, in blocks of `2**k` items from a multiple of
-            `2**k` on; only these travel.
+        folded: Outcomes are folded where they arise, in blocks (`folding`), and only these travel.
         grace: How long after a failure that ends the run the items before it are waited for, so
             that it ends with the failure a loop would have met first; None: until they are done.
     """
@@ -61,7 +60,7 @@ class Limits:
     home: bool = True
     chunksize: int | None = None
     ahead: int | None = None
-    grace: float | None = 0.1
+    grace: float | None = WAIT
     backoff: float = 0.0
     stealing: bool = False
     folded: bool = False

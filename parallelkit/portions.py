@@ -66,7 +66,9 @@ class Portions:
             return False
         if self.staff.starting and pace.launch < SOON:
             return False  # whoever is here in a moment should not wait for it to be packed
-        most = max(SHORT, QUEUED / (self.staff.count() or 1)) if self.limits.stealing else SHORT
+        most: float = SHORT
+        if self.limits.stealing and self.limits.ahead is None:
+            most = max(SHORT, QUEUED / (self.staff.count() or 1))
         return item is not None and (size * item < most * pace.journey or size >= MANY)
 
     def missing(self) -> int:

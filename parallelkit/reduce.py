@@ -53,7 +53,8 @@ def preduce(
     Args:
         op: Called with two values, returns one.  It must not change its arguments, but for the
             first where `map` makes a new value of each item: then `operator.iadd` adds large arrays
-            in half of the time of `operator.add`, which has to find memory for each sum.
+            in less time than `operator.add`, which has to find memory for each sum.  An `initial`
+            is such a first argument, too.
         iterable: The items.
         map: Called with each item first; its results are what is combined.
         initial: Goes before the items, and is the value when there are none.

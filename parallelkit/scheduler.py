@@ -170,7 +170,7 @@ class Run:
         ran = len(part) - len(event.unsent)
         if ran:
             self.pace.observe(ran, event.seconds, event.carriage)
-            if event.weight > NOTABLE:
+            if event.weight > NOTABLE and not (failed and self.limits.folded):
                 self.pace.weigh(0 if self.limits.folded else ran, event.weight)
         if failed:
             self._sort_out(event, part, now)

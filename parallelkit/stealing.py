@@ -138,7 +138,7 @@ class Stealing:
 
     def _victim(self, now: float) -> int | None:
         """Return whose work is worth taking, if anybody's is; else `due` is when it may be."""
-        least = max(LEAST, ROUND * len(self.staff.chunks) * self.pace.journey)
+        least = max(LEAST, ROUND * len(self.staff.chunks) * self.pace.trip)
         latest, longest, ends = self.latest, self.longest, self.ends
         while latest and ends.get(latest[0][1], (0.0, 0.0))[0] != -latest[0][0]:
             heappop(latest)

@@ -26,6 +26,7 @@ from .backends import Backend, Block
 from .backends.processes import Processes
 from .branches import Branch, Trunk
 from .calls import abroad, staffing, terms
+from .chunking import WAIT
 from .engine import Engine
 from .errors import WorkerDied
 from .failures import note
@@ -130,7 +131,7 @@ class Visit(Engine):
         tell: Callable[[Words], None],
         ordered: bool = True,
         ahead: int | None = None,
-        grace: float | None = 0.1,
+        grace: float | None = WAIT,
     ) -> None:
         limits, pace = terms(checked, work, source, ordered, ahead, grace)
         super().__init__(work, source, limits, pace, _homeless)

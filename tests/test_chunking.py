@@ -126,6 +126,8 @@ def test_chunks_are_as_long_as_their_journey_is_dear():
 
     assert near.chunk(10**5, 2) == LONGEST * JOURNEY / 1e-5
     assert near.chunk(10**5, 2, bold=True) == pytest.approx(SPAN * JOURNEY / 1e-5, abs=1)
+    near.span = LONGEST
+    assert near.chunk(10**5, 2, bold=True) == pytest.approx(LONGEST * JOURNEY / 1e-5, abs=1)
     assert near.chunk(1000, 2, bold=True) == pytest.approx(1000 / (PARTS * 2), abs=1)
     assert far.chunk(10**5, 2) == pytest.approx(10**5 / (SHARES * 2), abs=1)
     assert far.chunk(1000, 2) == pytest.approx(500, abs=1)
@@ -162,9 +164,14 @@ def test_what_is_folded_into_heavy_blocks_travels_in_few():
     heavy.weigh(0, 8e6)
     assert heavy.block == 8e6
     assert heavy.weight == 0
-    assert heavy.journey == pytest.approx(8e6 * FOLDING)
+    assert heavy.trip == pytest.approx(8e6 * FOLDING)
+    assert heavy.journey == light.trip == JOURNEY
     assert (light.chunk(64, 2, bold=True), heavy.chunk(64, 2, bold=True)) == (16, 32)
-    assert heavy.chunk(1000, 2, bold=True) == 250
+    # Not longer than others for that: memory and the first failure would wait for their ends.
+    assert (light.chunk(1000, 2, bold=True), heavy.chunk(1000, 2, bold=True)) == (80, 95)
+    heavy.weigh(0, 4e6)
+    heavy.weigh(0, 4e6)
+    assert heavy.trip == pytest.approx(5e6 * FOLDING)
     light.launch = heavy.launch = 0.0
     assert light.worthwhile(16, 2)
     assert not heavy.worthwhile(16, 2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import struct
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -177,4 +179,46 @@ def test_what_the_operation_raises_is_kept_until_it_is_asked_for():
     values.append(b"." * 20_000)
     eager.take(values)
     with pytest.raises(ValueError, match="20000"):
+        eager.blocks(values)
+
+
+def test_many_small_values_are_folded_once_there_are_enough(monkeypatch):
+    monkeypatch.setattr("parallelkit.folding._PIECE", 8)
+    eager, values = Eager(written, 3), []
+    for number in range(20):
+        values.append(str(number))
+        eager.take(values)
+        assert eager.count == (number + 1) // 8 * 8
+    assert eager.blocks(values) == fold(written, 3, [str(number) for number in range(20)])
+
+
+def test_values_go_with_the_error_that_they_caused():
+    class Value:
+        def __sizeof__(self):
+            return 1 << 20
+
+    def refuse(left, right):
+        raise ValueError(1)
+
+    eager, values = Eager(refuse, 0), [Value(), Value()]
+    seen = [weakref.ref(value) for value in values]
+    gc.disable()
+    try:
+        eager.take(values)
+        with pytest.raises(ValueError, match="1"):
+            eager.blocks(values)
+        del eager, values
+        assert [ref() for ref in seen] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_a_value_that_cannot_tell_its_size_fails_its_part_alone():
+    class Odd:
+        def __sizeof__(self):
+            raise SystemExit(3)
+
+    eager, values = Eager(written, 0), [Odd()]
+    eager.take(values)
+    with pytest.raises(SystemExit):
         eager.blocks(values)

@@ -6,6 +6,7 @@ import operator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 
 from parallelkit import learned
@@ -34,6 +35,17 @@ def test_a_reduction_is_known_by_its_operation_too() -> None:
     keys = [learned.key(double, int, op) for op in known]
     assert len(set(keys)) == len(keys)
     assert learned.key(double, int, operator.add) == learned.key(double, int, operator.add)
+
+
+def test_an_operation_may_answer_anything_that_it_is_asked() -> None:
+    class Odd:
+        def __getattr__(self, name: str) -> object:
+            raise ValueError(name)
+
+    class Vague:
+        __code__ = __name__ = np.zeros(2)
+
+    assert learned.key(double, int, Odd()) == learned.key(double, int, Vague())
 
 
 def test_what_has_no_code_is_not_remembered() -> None:

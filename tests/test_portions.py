@@ -78,6 +78,8 @@ def test_what_can_be_taken_back_may_wait_the_longer_the_fewer_workers_there_are(
         for count in (2, 1024)
     )
     assert few.short(MANY - 1)
+    read = portions(Limits(2, stealing=True, ahead=8), 10_000, workers=2, item=1e-3)
+    assert not read.short(5)
     assert many.short(4)
     assert not many.short(5)
 
