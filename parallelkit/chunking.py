@@ -30,10 +30,7 @@ PARTS = 2  # chunks per worker that the rest is cut into
 ROOT = 2  # times the root of `Pace.chunk`
 SPAN = 2000  # journeys that a chunk is worth at most.  Who was asleep for milliseconds takes 70 us
 # for one, three times `JOURNEY`: after 4 ms that is 2 % of a worker, after 40 ms it is nothing
-WAIT = (
-    0.2  # seconds for an earlier failure than the one that ends a run: a worker may have two such
-)
-# these chunks, and be held up
+WAIT = 0.2  # seconds for an earlier failure: a worker may have two such chunks, and be held up
 LOAD = 400e-6  # seconds that the caller packs for a journey, when packing is what bounds it
 LAST_LOAD = LOAD / 4  # and at the end, when workers would else wait for the last of these
 

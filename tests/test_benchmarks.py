@@ -14,8 +14,10 @@ import pytest
 from benchmarks.micro import counts
 from benchmarks.versus import figures, goals, pages, plot, report
 from benchmarks.versus.jobs import JOBS
+from benchmarks.versus.jobs.hand import by_hand, dealt
 from benchmarks.versus.jobs.job import Job, scheduled
 from benchmarks.versus.peers import KINDS, Serial
+from benchmarks.versus.work import burn
 
 ROOT = Path(__file__).parent.parent
 PEERS = {"joblib", "loky", "mpire", "pathos", "distributed", "ray"}
@@ -72,6 +74,16 @@ def test_each_library_has_two_ways_or_a_reason(name):
         wanted = {f"{peer}/newcomer", f"{peer}/well"} if peer != "serial" else {"serial/loop"}
         assert wanted <= ways | set(job.left_out)
     assert all(way.partition("/")[0] in KINDS for way in [*job.ways, *job.left_out])
+
+
+@pytest.mark.parametrize("items", [[3] * 7, [5, 1, 4, 2, 3, 9], [1]])
+def test_bare_processes_share_what_they_know_to_be_equal_and_give_the_loops_results(items):
+    shares = dealt(items)
+
+    assert sorted(position for share in shares for position in share) == list(range(len(items)))
+    loads = [sum(items[position] for position in share) for share in shares]
+    assert max(loads) - min(loads) <= min(items)
+    assert by_hand(burn)(None, items) == items
 
 
 def test_list_scheduling_gives_the_next_item_to_who_is_free():
