@@ -6,7 +6,7 @@ What an item costs is `chunking`'s to know, and acting on the answers is `schedu
 
 from __future__ import annotations
 
-from parallelkit.chunking import PROBE, Pace
+from parallelkit.chunking import LONGEST, PROBE, Pace
 from parallelkit.ledgers import Home, Input, Limits, Output, Staff
 from parallelkit.records import dataclass
 from parallelkit.stealing import Stealing
@@ -67,7 +67,7 @@ class Portions:
         if self.staff.starting and pace.launch < SOON:
             return False  # whoever is here in a moment should not wait for it to be packed
         most: float = SHORT
-        if self.limits.stealing and self.limits.ahead is None:
+        if self.limits.stealing and pace.span > LONGEST:
             most = max(SHORT, QUEUED / (self.staff.count() or 1))
         return item is not None and (size * item < most * pace.journey or size >= MANY)
 

@@ -26,7 +26,7 @@ from .backends import Backend, Block
 from .backends.processes import Processes
 from .branches import Branch, Trunk
 from .calls import abroad, staffing, terms
-from .chunking import WAIT
+from .chunking import LONGEST, WAIT
 from .engine import Engine
 from .errors import WorkerDied
 from .failures import note
@@ -134,6 +134,7 @@ class Visit(Engine):
         grace: float | None = WAIT,
     ) -> None:
         limits, pace = terms(checked, work, source, ordered, ahead, grace)
+        pace.span = LONGEST  # others wait for the same workers
         super().__init__(work, source, limits, pace, _homeless)
         self.number = next(_numbers)
         self.checked = checked
