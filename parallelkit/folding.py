@@ -95,14 +95,16 @@ class Eager:
 
         What `op` raises is kept, and told with the part.
         """
-        count = len(values) - self.count
-        if self.error is not None or not count:
+        stop = len(values)
+        if self.error is not None or self.count == stop:
             return
         try:
-            if count >= _PIECE or _large(values[-1]):
-                self._fold(values)
-                values[self.count :] = [None] * count
-                self.count = len(values)
+            if not _large(values[-1]):  # whole pieces: what is cut anywhere makes many blocks
+                stop -= (self.start + stop) % _PIECE
+            if stop > self.count:
+                self._fold(values, stop)
+                values[self.count : stop] = [None] * (stop - self.count)
+                self.count = stop
         except BaseException as error:
             self.error = error
 
@@ -114,11 +116,11 @@ class Eager:
                 raise error
             finally:
                 del error  # its traceback has this frame, and so would the values live on with it
-        self._fold(values)
+        self._fold(values, len(values))
         return self.tree.blocks
 
-    def _fold(self, values: list[Any]) -> None:
-        self.tree.add(fold(self.tree.op, self.start + self.count, values[self.count :]))
+    def _fold(self, values: list[Any], stop: int) -> None:
+        self.tree.add(fold(self.tree.op, self.start + self.count, values[self.count : stop]))
 
 
 class Tree:
