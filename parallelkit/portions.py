@@ -49,10 +49,10 @@ class Portions:
             left = max(self.pace.seen, stock.queued)
         workers = len(self.staff.chunks) + self.staff.starting or 1
         size = self.pace.chunk(left, workers, limits.stealing)
-        return self._aligned(size) if limits.folded else size
+        return self._aligned(size) if limits.folded and self.pace.block else size
 
     def _aligned(self, size: int) -> int:
-        """Return a size, at most `size`, with which the next chunk folds into few blocks."""
+        """Return a size, at most `size`, with which the next chunk folds into few heavy blocks."""
         waiting = self.stock.waiting
         if not waiting or len(waiting[0]) <= size:
             return size

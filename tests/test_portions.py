@@ -41,11 +41,14 @@ def test_what_was_taken_back_is_shared_by_those_it_was_taken_for(chunksize, size
 
 
 @given(st.integers(0, 5000), st.integers(1, 10**6), st.sampled_from([1e-6, 1e-4, 1e-2]))
-def test_chunks_that_are_folded_end_where_blocks_do(done, left, item):
+def test_chunks_that_are_folded_end_where_blocks_do_if_these_are_heavy(done, left, item):
     whole = portions(Limits(2), done + left, workers=2, item=item)
     aligned = portions(Limits(2, folded=True), done + left, workers=2, item=item)
-    for view in (whole, aligned) if done else ():
-        view.stock.take_waiting(done)
+    for view in whole, aligned:
+        if done:
+            view.stock.take_waiting(done)
+        assert view.size() == whole.size()
+        view.pace.weigh(0, 1e6)
     size, most = aligned.size(), whole.size()
     assert 1 <= size <= most
     if most < left:
