@@ -22,6 +22,7 @@ from parallelkit.records import dataclass, field
 SETTLING = 1e-3  # seconds in which a worker will have seen what it was asked: twice what the driver
 # of local workers waits for (`backends.duty`), and as fine as one can wait for sockets
 LEAST = 2e-3  # seconds of work that a worker must have left: an exchange takes half of that
+GONE = (-1.0, -1.0)  # what no worker's work ends at or began at
 ROUND = 0.5  # and so many journeys to each worker: in less the caller cannot supply them all
 
 
@@ -140,7 +141,7 @@ class Stealing:
         """Return whose work is worth taking, if anybody's is; else `due` is when it may be."""
         least = max(LEAST, ROUND * len(self.staff.chunks) * self.pace.trip)
         latest, longest, ends = self.latest, self.longest, self.ends
-        while latest and ends.get(latest[0][1], (0.0, 0.0))[0] != -latest[0][0]:
+        while latest and ends.get(latest[0][1], GONE)[0] != -latest[0][0]:
             heappop(latest)
         if not latest:
             longest.clear()
@@ -148,7 +149,7 @@ class Stealing:
         if -latest[0][0] - now >= least:
             return latest[0][1]
         # Whoever is late is on dear items, perhaps on one: the longer it takes, the longer it may.
-        while ends.get(longest[0][1], (0.0, -1.0))[1] != longest[0][0]:
+        while ends.get(longest[0][1], GONE)[1] != longest[0][0]:
             heappop(longest)
         since, worker = longest[0]
         due = max(ends[worker][0], since + 2 * least)

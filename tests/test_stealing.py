@@ -26,7 +26,7 @@ from parallelkit.scheduler import Limits, Run
 from parallelkit.stealing import LEAST, ROUND, SETTLING, Stealing
 
 
-def stealing(*loads: int, item: float = 0.1) -> Stealing:
+def stealing(*loads: int, item: float | None = 0.1) -> Stealing:
     """Return the ledger of workers, numbered from 1, which got so many items at 0, 1, 2 ..."""
     staff = Staff(allowed=len(loads), timed=True, starting=len(loads))
     for number, load in enumerate(loads):
@@ -47,6 +47,14 @@ def test_whoever_will_be_busy_for_longest_is_asked():
 def test_one_may_be_asked_to_share_with_many():
     assert list(stealing(50, 0, 0, 0).look(1.0)) == [Reclaim(1, 0.25)]
     assert list(stealing(50, 50, 0, 0).look(1.0)) == [Reclaim(2, 0.5), Reclaim(1, 0.5)]
+
+
+def test_who_was_asked_is_gone_also_where_all_began_and_should_have_ended_at_0():
+    ledger = stealing(50, 0, item=None)
+    assert list(ledger.look(1.0)) == [Reclaim(1, 0.5)]
+    ledger.staff.starting += 1
+    ledger.staff.join(3)
+    assert list(ledger.look(2.0)) == []
 
 
 def test_what_cannot_be_shared_is_left_alone():
