@@ -85,7 +85,7 @@ class Pace:
         if self.item is not None and not self.seen:
             self.item = max(self.item, 1e-9)
             self.seen = int(PROBE / self.item) + 1
-            self.seconds = max(PROBE, self.seen * self.item)
+            self.seconds = self.seen * self.item
 
     def observe(self, items: int, seconds: float, carriage: float | None = None) -> None:
         """Learn from `items` items that took `seconds` seconds."""

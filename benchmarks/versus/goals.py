@@ -65,7 +65,9 @@ def reach(results: Results, name: str) -> tuple[float, str]:
     """Return what share of a job's limit is reached with no option, and that beside others'."""
     found, workers = job(results, name), results["workers"]
     reached = figures.efficiency(found, NEWCOMER, workers)
-    shown = [best_peer(found), *(way for way in (BARE,) if way in figures.ways(found))]
+    shown = [best_peer(found)]
+    if BARE in figures.ways(found):
+        shown.append(BARE)
     others = (f"{way}: {figures.efficiency(found, way, workers):.3f}" for way in shown)
     return reached, f"{reached:.3f} ({'; '.join(others)})"
 
