@@ -7,6 +7,7 @@ a script under `mpiexec`, this has them kept by MPI ranks.
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import operator
 import os
@@ -14,6 +15,7 @@ import random
 import tempfile
 import threading
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -33,6 +35,8 @@ class Place(NamedTuple):
     inside: bool = False
     timed: bool = False  # whether it ends what runs too long
 
+
+SIZE = 4_000_000  # bytes of a large result
 
 PROMISES: dict[str, Callable[[Place], None]] = {}
 
@@ -134,6 +138,31 @@ def arrays_travel(place: Place) -> None:
     assert sums == [2.0 * x for x in range(30)]
     assert (halves[0] == -table).all()
     assert (halves[1] == -table[::2]).all()
+
+
+@promise
+def a_result_is_freed_with_its_last_name(place: Place) -> None:
+    def kept() -> int:
+        return tracemalloc.get_traced_memory()[0] - before
+
+    pmap(bytes, [1, 2], chunksize=1, backend=place.backend)  # which imports whatever it needs
+    gc.disable()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        results = pmap(bytes, [SIZE] * 8, chunksize=1, backend=place.backend)
+        assert [len(each) for each in results] == [SIZE] * 8
+        del results
+        for result in imap(bytes, [SIZE] * 8, chunksize=1, backend=place.backend):
+            assert len(result) == SIZE
+        del result
+        deadline = time.monotonic() + 10.0
+        while kept() > SIZE and time.monotonic() < deadline:
+            time.sleep(0.0)  # a thread of the engine's may be about to let go of one
+        assert kept() < SIZE
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 @promise

@@ -36,22 +36,28 @@ _greeted: WeakKeyDictionary[Any, dict[Any, tuple[str, ...]]] = WeakKeyDictionary
 
 
 class DaskFuture:
-    """A task, and a future of this process that has its result when that is here."""
+    """A task, and a future of this process that has its result when that is here.
+
+    That future has this one as what to call, and is let go of with its result, or the result would
+    stay until a collection finds that circle.
+    """
 
     def __init__(self, client: Any, task: Any, bulk: Any) -> None:
         self.task = task
         self.bulk = bulk  # a chunk that was scattered, which Dask keeps as long as we do
         landing = client.gather(task, asynchronous=True)
-        self.landed = asyncio.run_coroutine_threadsafe(_awaited(landing), client.loop.asyncio_loop)
+        loop = client.loop.asyncio_loop
+        self.landed: Any = asyncio.run_coroutine_threadsafe(_awaited(landing), loop)
 
     def add_done_callback(self, fn: Callable[[Any], Any]) -> None:
         """Have `fn` called with this future when the result is here."""
         self.landed.add_done_callback(lambda _: fn(self))
 
     def result(self) -> Any:
-        """Return the result, and have Dask forget it."""
+        """Return the result, once, and have Dask forget it."""
+        landed, self.landed = self.landed, None
         try:
-            return self.landed.result()
+            return landed.result()
         finally:
             self.release()
 

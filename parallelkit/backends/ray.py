@@ -44,13 +44,17 @@ class RayFuture:
     """A task's result, as a future that Ray completes in a thread of its own.
 
     `end` ends the task, whose reference it is given; `leave` is called when it has returned.
+
+    Ray's future keeps the reference, and so the result in the object store, and has this one as
+    what to call: it is let go of with the reference, or the store would keep the result until a
+    collection finds that circle.
     """
 
     def __init__(
         self, ref: Any, end: Callable[[Any], object], leave: Callable[[], object] = bool
     ) -> None:
         self.ref = ref
-        self.landed = ref.future()
+        self.landed: Any = ref.future()
         self.end = end
         self.leave = leave
 
@@ -59,15 +63,15 @@ class RayFuture:
         self.landed.add_done_callback(lambda _: fn(self))
 
     def result(self) -> Any:
-        """Return the result; the object store need not keep it any longer."""
-        self.ref = None
-        result = self.landed.result()
+        """Return the result, once; the object store need not keep it any longer."""
+        landed, self.ref, self.landed = self.landed, None, None
+        result = landed.result()
         self.leave()
         return result
 
     def cancel(self) -> None:
         """End the task, whether it runs or not."""
-        ref, self.ref = self.ref, None
+        ref, self.ref, self.landed = self.ref, None, None
         if ref is not None and _ray.is_initialized():
             with suppress(Exception):  # of another session, or ended already
                 self.end(ref)

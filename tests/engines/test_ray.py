@@ -6,11 +6,13 @@ test has to leave as it was is told below.  What needs a session of its own is r
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import leaks
@@ -215,6 +217,21 @@ def test_items_may_be_larger_than_the_store():
     block = np.ones(30_000_000)  # 240 MB
 
     assert pmap(np.sum, [block, block[:10]], backend="ray") == [30_000_000.0, 10.0]
+
+
+def test_the_store_forgets_results_without_a_collection():
+    gc.disable()
+    try:
+        for block in imap(np.ones, [1_000_000] * 8, backend="ray"):
+            assert len(block) == 1_000_000
+        del block
+        with suppress(WorkerDied):
+            pmap(deadly, range(70, 80), backend="ray")
+        kept = needed()
+    finally:
+        gc.enable()
+
+    assert kept == 0.0
 
 
 # Sessions.
