@@ -21,7 +21,7 @@ MEGABYTE = 125_000  # floats that take one
 LAYERS = 6  # of the model that is expensive to load
 WIDTH = 400  # of each
 TEXT = bytes(256)  # of a checksum: some 0.2 us
-STEP = 64  # rows of the image that a filter takes at a time, so that they stay in the cache
+STEP = 65  # rows of the image that a filter takes at a time: 5 times a number, in the cache
 
 Array = np.ndarray[Any, Any]
 
@@ -134,20 +134,25 @@ def taps(number: int) -> Array:
 
 
 def convolved(picture: Array, weights: Array) -> Array:
-    """Return every fifth pixel of the filtered image."""
+    """Return every fifth pixel of the filtered image.
+
+    Its memory is taken once.  Arrays that came and went would have the allocator give pages back
+    and take them anew, or not, by a few bytes: 46 or 64 ms for the same filter.
+    """
     height, width = (size - 3 for size in picture.shape)
-    parts = []
+    result = np.empty((-(-height // 5), -(-width // 5)))
+    sums, products = np.empty((2, STEP, width))
     for top in range(0, height, STEP):
         rows = min(STEP, height - top)
-        part = np.zeros((rows, width))
+        part, product = sums[:rows], products[:rows]
+        part.fill(0.0)
         for down in range(4):
             for right in range(4):
-                part += (
-                    weights[down, right]
-                    * picture[top + down : top + down + rows, right : right + width]
-                )
-        parts.append(part)
-    return np.concatenate(parts)[::5, ::5]
+                seen = picture[top + down : top + down + rows, right : right + width]
+                np.multiply(seen, weights[down, right], out=product)
+                part += product
+        result[top // 5 : (top + rows + 4) // 5] = part[::5, ::5]
+    return result
 
 
 def document(number: int) -> list[str]:
