@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from simulator import CARRYING, Decider, Machine
 
-from parallelkit.chunking import Pace
+from parallelkit.chunking import QUEUED, Pace
 from parallelkit.events import Begin, Command, Done, Event, Finish, Joined, Send, Start
 from parallelkit.scheduler import Limits, Run
 
@@ -123,7 +123,7 @@ def of_joblib(run: Fixed) -> int:
 
 
 def ours(workers: int) -> Decider:
-    return Run(Limits(workers, home=False, stealing=True), Pace(launch=WARM))
+    return Run(Limits(workers, home=False, stealing=True), Pace(launch=WARM, queue=QUEUED))
 
 
 POLICIES: dict[str, tuple[bool, Callable[[int], Decider]]] = {

@@ -9,7 +9,7 @@ from pickle import PicklingError
 from typing import TYPE_CHECKING, Any
 
 from . import learned
-from .chunking import LONGEST, WAIT, Pace
+from .chunking import LONGEST, QUEUED, WAIT, Pace
 from .engine import Engine
 from .errors import AloneWarning
 from .machine import cpu_count
@@ -58,6 +58,7 @@ def terms(
     ordered: bool = True,
     ahead: int | None = None,
     grace: float | None = WAIT,
+    shared: bool = False,
 ) -> tuple[Limits, Pace]:
     """Return the limits of a call, and what is known of its function."""
     limits = Limits(
@@ -77,12 +78,14 @@ def terms(
     pace = _pace(_key(work, source), _crew(checked, source), limits.folded)
     if limits.folded and (source.length is None or source.length > FEW * checked.workers):
         pace.first = 2  # of one alone, nothing is folded
-    if ahead is not None:
-        pace.span = LONGEST  # who reads results as they come had rather have few than late
+    if ahead is not None or shared:  # who reads results as they come had rather have few than late
+        pace.span = LONGEST
+    if limits.stealing and not shared:
+        pace.queue = QUEUED
     venue = checked.backend.venue
     if venue is not None:
         pace.launch, pace.journey, pace.depth = 0.0, venue.journey, checked.backend.depth
-        pace.double = False
+        pace.queue = 0
     return limits, pace
 
 

@@ -21,6 +21,8 @@ SHORTEST = 20  # journeys that a chunk should be worth: it then costs 5 % of wha
 LONGEST = 200  # and at most: so short that a second one may wait behind it and hide the journey
 ROUND = 4  # times the caller's journeys to all workers, which it must not spend its time on
 SHARES = 4  # chunks per worker that the rest is cut into; 2 to 8 differ by 1 % (simulate)
+SHORT = 250  # a second chunk may wait in a worker behind one of at most so many journeys, which
+# hides the journey; queues deeper or slower than that strand work (benchmarks.simulate)
 GROWTH = 16  # a chunk is at most so many times what was measured: an unknown cost is met in steps
 
 # Where what was handed out can be taken back, chunks need not be so small (all by simulate):
@@ -30,6 +32,8 @@ PARTS = 2  # chunks per worker that the rest is cut into
 ROOT = 2  # times the root of `Pace.chunk`
 SPAN = 2000  # journeys that a chunk is worth at most.  Who was asleep for milliseconds takes 70 us
 # for one, three times `JOURNEY`: after 4 ms that is 2 % of a worker, after 40 ms it is nothing
+QUEUED = 20_000  # as `SHORT`, but of all workers together: each of a few should have something to
+# go on with, while the caller sleeps and wakes; of 1,024 few can wait
 WAIT = 0.2  # seconds for an earlier failure: a worker may have two such chunks, and be held up
 LOAD = 400e-6  # seconds that the caller packs for a journey, when packing is what bounds it
 LAST_LOAD = LOAD / 4  # and at the end, when workers would else wait for the last of these
@@ -61,7 +65,8 @@ class Pace:
         journey: Seconds that a chunk costs besides what it does, as its backend states.
         depth: How many of the run's workers share a place to work: while the chunk of one is run,
             those of the others wait there, or are on their way.
-        double: Whether a worker may have a chunk that waits behind another.
+        queue: Journeys, of all workers together, that chunks may be worth behind which others wait
+            in the workers; none may wait if it is 0.
         block: Bytes of what a chunk is folded into, where that is heavy.
         first: How many items the caller runs before it knows what they cost: the least that show.
         span: Journeys that a chunk is worth at most, where it can be taken back.
@@ -73,7 +78,7 @@ class Pace:
     weight: float = 0.0
     journey: float = JOURNEY
     depth: int = 1
-    double: bool = True
+    queue: int = SHORT
     block: float = 0.0
     first: int = 1
     span: int = SPAN

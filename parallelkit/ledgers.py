@@ -42,8 +42,7 @@ class Limits:
         keep_errors: A failed item's outcome is given in its place; otherwise it ends the run.
         home: The caller may run items, which excludes `timeout`, `retries` and `keep_errors`.
         chunksize: How many items are handed out at a time, where the user has fixed it.
-        ahead: How many chunks per worker may lie between the input and the caller; None: any
-            number.
+        ahead: How many chunks per worker may lie between input and caller; None: any number.
         backoff: How long an item that failed waits until it is tried again for the first time; each
             further time it waits twice as long, up to a minute.
         stealing: What was handed out and not begun may be reclaimed: the backend can do that.

@@ -6,16 +6,12 @@ What an item costs is `chunking`'s to know, and acting on the answers is `schedu
 
 from __future__ import annotations
 
-from parallelkit.chunking import LONGEST, PROBE, Pace
+from parallelkit.chunking import PROBE, SHORT, Pace
 from parallelkit.ledgers import Home, Input, Limits, Output, Staff
 from parallelkit.records import dataclass
 from parallelkit.stealing import Stealing
 
-SHORT = 250  # a second chunk may wait in a worker behind one of at most so many journeys, which
-# hides the journey; queues deeper or slower than that strand work (benchmarks.simulate)
-QUEUED = 20_000  # or of so many for all workers together, where it can be taken back: each of a few
-# should have something to go on with, while the caller sleeps and wakes; of 1,024 few can wait
-MANY = 100  # and behind so many items, which take the caller a while to pack
+MANY = 100  # items that take the caller so long to pack that others may wait behind them
 SOON = 2e-3  # workers that are here by then are waited for: a turn of the caller takes as long
 READ_AHEAD = 8  # chunks per worker taken from an iterator before they are needed
 READ_AT_MOST = 250_000  # and items: they lie in the caller's memory
@@ -62,13 +58,11 @@ class Portions:
     def short(self, size: int) -> bool:
         """Return whether a chunk of `size` may wait in a worker behind another."""
         pace, item = self.pace, self.pace.item
-        if not pace.double or self.limits.timeout is not None:
+        if not pace.queue or self.limits.timeout is not None:
             return False
         if self.staff.starting and pace.launch < SOON:
             return False  # whoever is here in a moment should not wait for it to be packed
-        most: float = SHORT
-        if self.limits.stealing and pace.span > LONGEST:
-            most = max(SHORT, QUEUED / (self.staff.count() or 1))
+        most = max(SHORT, pace.queue / (self.staff.count() or 1))
         return item is not None and (size * item < most * pace.journey or size >= MANY)
 
     def missing(self) -> int:

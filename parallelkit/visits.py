@@ -26,7 +26,7 @@ from .backends import Backend, Block
 from .backends.processes import Processes
 from .branches import Branch, Trunk
 from .calls import abroad, staffing, terms
-from .chunking import LONGEST, WAIT
+from .chunking import WAIT
 from .engine import Engine
 from .errors import WorkerDied
 from .failures import note
@@ -133,8 +133,7 @@ class Visit(Engine):
         ahead: int | None = None,
         grace: float | None = WAIT,
     ) -> None:
-        limits, pace = terms(checked, work, source, ordered, ahead, grace)
-        pace.span = LONGEST  # others wait for the same workers
+        limits, pace = terms(checked, work, source, ordered, ahead, grace, shared=True)
         super().__init__(work, source, limits, pace, _homeless)
         self.number = next(_numbers)
         self.checked = checked

@@ -11,7 +11,7 @@ from collections import Counter, deque
 
 from hypothesis import strategies as st
 
-from parallelkit.chunking import Pace
+from parallelkit.chunking import QUEUED, SHORT, Pace
 from parallelkit.events import (
     HOME,
     Begin,
@@ -41,6 +41,7 @@ from parallelkit.events import (
 from parallelkit.scheduler import Limits, Run, split
 
 CRASHES = 25
+QUEUES = st.sampled_from([0, SHORT, QUEUED])
 
 
 @st.composite
@@ -67,7 +68,8 @@ class World:
     def __init__(self, draw: st.DataObject, limits: Limits, total: int, flips: int) -> None:
         self.source = draw
         self.limits = limits
-        self.run = Run(limits, Pace(launch=draw.draw(st.sampled_from([1e-4, 0.3]))))
+        launch, queue = draw.draw(st.sampled_from([1e-4, 0.3])), draw.draw(QUEUES)
+        self.run = Run(limits, Pace(launch=launch, queue=queue))
         self.now = 0.0
         self.total = total
         self.pulled = 0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelkit.chunking import LONGEST, Pace
+from parallelkit.chunking import QUEUED, Pace
 from parallelkit.folding import fold
 from parallelkit.ledgers import Home, Input, Limits, Output, Staff
 from parallelkit.portions import MANY, READ_AHEAD, READ_AT_MOST, Portions
@@ -76,16 +76,12 @@ def test_only_what_is_short_waits_behind_another():
 
 
 def test_what_can_be_taken_back_may_wait_the_longer_the_fewer_workers_there_are():
-    few, many = (
-        portions(Limits(count, stealing=True), 10_000, workers=count, item=1e-3)
-        for count in (2, 1024)
-    )
+    few, many, lent = (portions(Limits(n), 10_000, workers=n, item=1e-3) for n in (2, 1024, 2))
+    few.pace.queue = many.pace.queue = QUEUED
     assert few.short(MANY - 1)
-    few.pace.span = LONGEST  # as where results are read as they come, or others wait for workers
-    assert few.short(4)
-    assert not few.short(5)
-    assert many.short(4)
-    assert not many.short(5)
+    for view in (many, lent):
+        assert view.short(4)
+        assert not view.short(5)
 
 
 def test_under_a_timeout_nothing_waits_behind_another():
@@ -161,7 +157,7 @@ def test_a_caller_alone_reads_for_itself_between_two_turns():
 def test_where_a_worker_holds_one_chunk_none_waits_behind_another():
     view = portions(Limits(2), 100, item=1e-6)
     assert view.short(10)
-    view.pace.double = False
+    view.pace.queue = 0
     assert not view.short(10)
 
 

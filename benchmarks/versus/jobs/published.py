@@ -161,13 +161,10 @@ def counting_by_ray(peer: Any, documents: Any) -> Any:
     return merged(peer.fetch([actor.counts.remote() for actor in actors]))
 
 
-def merged_two(one: Any, other: Any) -> Any:
-    one.update(other)
-    return one
-
-
-def counting_by_reduce(_: Any, documents: Any) -> Any:
-    return parallelkit.preduce(merged_two, documents, map=counting_one, workers=WORKERS)
+def counting_as_they_come(peer: Any, documents: Any) -> Any:
+    """Merge counts while others are still counted."""
+    cut = [[documents[number] for number in part] for part in parts(range(len(documents)))]
+    return merged(peer.imap(counted, cut, 1))
 
 
 COUNTING = (
@@ -175,7 +172,7 @@ COUNTING = (
     | everybody(NEWCOMER, counting_newly)
     | everybody(WELL, counting)
     | {
-        "parallelkit/preduce": counting_by_reduce,
+        "parallelkit/well": counting_as_they_come,
         "mpire/well": counting_by_mpire,
         "Ray/actors": counting_by_ray,
     }
