@@ -86,8 +86,11 @@ class Begun:
 def remember(engine: Engine, workers: int | None) -> None:
     """Keep what the next call can be compared with, of one that names only its workers."""
     run = engine.backend
-    if type(run) is Repeated and run.kept and (run.call is None or run.call.workers != workers):
+    if type(run) is not Repeated or not run.kept:
+        return
+    if run.call is None or run.call.workers != workers:
         run.call = Call(workers)
+    run.call.price = engine.run.pace.item
 
 
 def attempt(

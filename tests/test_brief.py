@@ -92,6 +92,16 @@ def test_results_are_those_of_the_loop(count: int, attempts: Attempts) -> None:
     assert attempts.done + attempts.handed_over > 0 or count > 2
 
 
+def test_more_cheap_items_than_workers_go_straight_to_one_of_them(attempts: Attempts) -> None:
+    for _ in range(1000):  # until a call has told that they are cheap
+        pids = set(pmap(PID, range(10), workers=2))
+        if attempts.done + attempts.handed_over:
+            break
+
+    assert attempts.done + attempts.handed_over > 0
+    assert len(pids) == 1
+
+
 def test_what_goes_on_is_the_same_workers(attempts: Attempts) -> None:
     (first,) = ready(PID, [0], 1)
     assert [pmap(PID, [0], workers=1) for _ in range(50)] == [[first]] * 50
