@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import cast
 from weakref import proxy
 
-from . import events
+from . import events, lull
 from .backends import Backend, Block, Reclaiming, Unlearned
 from .chunking import NOTABLE, Pace
 from .errors import InternalError, NoWorkers
@@ -74,6 +74,8 @@ class Engine:
                 while self.todo:
                     command = self.todo.popleft()
                     if isinstance(command, events.Give):
+                        if bounded:
+                            lull.end()
                         yield self.outcomes.take(command.chunk)
                         self.source.drop(command.chunk)
                         if bounded:
@@ -88,6 +90,7 @@ class Engine:
                         self.obey(command)
                 self.step()
         finally:
+            lull.end()
             self.close()
 
     def begin_with(self, done: int, held: int = 0) -> None:
@@ -126,6 +129,7 @@ class Engine:
                 if self.backend is not None:
                     self.backend.wakeable()
         self.todo.extend(kept)
+        lull.end()
 
     def step(self) -> None:
         """Pass one event to the run, waiting for one if there is none."""
@@ -200,6 +204,7 @@ class Engine:
             case events.Work(chunk, budget):
                 self._work(chunk, budget)
             case events.Pull(count):
+                lull.end()
                 self.events.append(events.Pulled(*self.source.pull(count)))
             case events.Start(count):
                 self._start(count)
@@ -238,6 +243,7 @@ class Engine:
         # What does not travel may be of another kind than the others, whose price this is.
         brief = item is not None and item < _BRIEF and not self.run.home.own
         self._listen(0)
+        lull.end()
         if self.backend is not None and brief:
             turn = self.home.work(chunk, budget)
         else:

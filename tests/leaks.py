@@ -124,6 +124,7 @@ def settings() -> dict[str, Any]:
     found |= {f"environment variable {name}": value for name, value in os.environ.items()}
     found |= {f"sys.{name}": id(getattr(sys, name)) for name in ("stdin", "stdout", "stderr")}
     found["the working directory"] = os.getcwd()
+    found["the thresholds of the garbage collector"] = gc.get_threshold()
     found["sys.path"] = tuple(sys.path)
     found["sys.modules['__main__']"] = id(sys.modules.get("__main__"))
     if hasattr(signal, "getitimer"):

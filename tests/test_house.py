@@ -35,6 +35,7 @@ FLOORS = [
         "branches",
         "rota",
         "loops",
+        "lull",
     },
     {"shortage", "ahead"},
     {"segments", "ledgers"},

@@ -15,7 +15,7 @@ import socket
 from time import perf_counter
 from typing import Any
 
-from .. import arenas, learned, wire
+from .. import arenas, learned, lull, wire
 from ..codec import Definitions
 from ..context import capture
 from ..events import Done, Event, Joined, Lost, Reclaimed, Refused
@@ -35,6 +35,8 @@ _PROMPT = 2e-4
 """Seconds of packing a chunk after which it is written at once, and not with what comes next: its
 worker has it while the next one is packed (8 blocks of text of 360 KB: both workers began after 12
 ms, now after 6 and 8).  Less than that is what waking a worker takes."""
+
+_MANY = 32  # results of a chunk that may make the garbage collector look for garbage
 
 _ZYGOTES = 3  # are tried to start one worker: whoever kills more of them means it
 
@@ -178,7 +180,10 @@ class Processes:
             return happened
         while self.unsaid:
             self._flush(self.unsaid.pop())
-        ready = self.selector.select(0 if self.happened else timeout)
+        ready = self.selector.select(0) if lull.lasts() else []
+        if not ready:
+            lull.end()
+            ready = self.selector.select(0 if self.happened else timeout)
         warm.leave_at_exit()
         for key, mask in ready:
             act, number = key.data
@@ -292,6 +297,8 @@ class Processes:
         link.duty.ashore = link.duty.ashore or message.second == wire.STRANDED
         if message.second in {wire.DOUBTFUL, wire.STRANDED}:
             return None
+        if count > _MANY and self.brisk:
+            lull.begin()
         body, failures = message.body, {}
         unsent: tuple[int, ...] = ()
         unreturned: tuple[int, ...] = ()
