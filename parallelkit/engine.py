@@ -29,6 +29,8 @@ from .source import Source
 
 _BRIEF = 1e-3  # seconds that workers may be left alone while the caller runs an item
 
+_MANY = 32  # results at a time of which the garbage collector could make much ado
+
 _CALLERS = (events.Give, events.Fail, events.Finish, events.Pull, events.Work)
 """Commands that only the caller's own thread carries out."""
 
@@ -68,18 +70,21 @@ class Engine:
 
         It is not raised from here, because a generator cannot raise a StopIteration of the user's.
         """
-        bounded = self.run.limits.ahead is not None
+        limits = self.run.limits
+        bounded = limits.ahead is not None
+        # Who calls us runs nothing of the user's then, nor do threads of this process.
+        quiet = limits.stealing and not (bounded or limits.folded)
         try:
             while True:
                 while self.todo:
                     command = self.todo.popleft()
                     if isinstance(command, events.Give):
-                        if bounded:
-                            lull.end()
                         yield self.outcomes.take(command.chunk)
                         self.source.drop(command.chunk)
                         if bounded:
                             self.events.append(events.Taken(len(command.chunk)))
+                        if quiet and len(command.chunk) > _MANY:
+                            lull.begin()
                     elif isinstance(command, events.Finish):
                         self.failure = self.source.error
                         return
@@ -90,8 +95,10 @@ class Engine:
                         self.obey(command)
                 self.step()
         finally:
-            lull.end()
-            self.close()
+            try:
+                self.close()
+            finally:
+                lull.end()
 
     def begin_with(self, done: int, held: int = 0) -> None:
         """Begin where the caller has the first `done` results already and runs the `held` next."""
@@ -129,7 +136,6 @@ class Engine:
                 if self.backend is not None:
                     self.backend.wakeable()
         self.todo.extend(kept)
-        lull.end()
 
     def step(self) -> None:
         """Pass one event to the run, waiting for one if there is none."""

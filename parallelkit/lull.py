@@ -2,22 +2,27 @@
 
 A collector's pass is due after so many new containers, whether any is garbage or not.  Results are
 none, and where there are 200,000 dicts of them, passes over all that lives take longer than all
-else that the caller does: 0.34 s without them, 0.58 s with them.  So passes come later (not never:
+else that the caller does: 0.34 s without any, 0.58 s with them.  So passes come later (not never:
 other threads have garbage too) while one unpickled chunk follows another.  They are as they were
-before the thread waits for anything, and before it runs code of the user's.
+while the thread waits for anything, and when it runs code of the user's, but for what unpickling
+calls.
+
+There is no lock: whatever two threads or Ctrl-C leave half done, the next `end` puts right.
 """
 
 from __future__ import annotations
 
 import gc
 import os
-from threading import Lock, get_ident
+from threading import get_ident
 
-CALM = 100_000  # containers after which a pass is due; 700 or 2,000 is what Python begins with
+CALM = 100_003
+"""Containers after which a pass is due; Python begins with 700 or 2,000.  No number that a user
+would choose: it is known for ours where a thread has read it here and set it again later."""
 
-_lock = Lock()
 _calm: set[int] = set()  # the threads that results come to
-_before: list[tuple[int, int, int]] = []  # what was set before the first of them
+_before: list[tuple[int, int, int]] = []  # what is to be set again; none if nothing was changed
+_usual: list[tuple[int, int, int]] = []  # what was set when it was last changed
 
 
 def begin() -> None:
@@ -25,12 +30,15 @@ def begin() -> None:
     thread = get_ident()
     if thread in _calm:
         return
-    with _lock:
-        _calm.add(thread)
-        now = gc.get_threshold()
-        if not _before and 0 < now[0] < CALM:  # 0: the user wants none
-            _before.append(now)
-            gc.set_threshold(CALM, *now[1:])
+    _calm.add(thread)
+    now = gc.get_threshold()
+    for usual in _usual:
+        if now == (CALM, *usual[1:]) and not _before:
+            now = usual
+    if not _before and 0 < now[0] < CALM:  # 0: the user wants none
+        _usual[:] = [now]
+        _before.append(now)
+        gc.set_threshold(CALM, *now[1:])
 
 
 def lasts() -> bool:
@@ -40,25 +48,22 @@ def lasts() -> bool:
 
 def end() -> None:
     """Have them come as before, unless this goes on in another thread."""
-    if not _calm:
+    if not _calm and not _before:
         return
-    with _lock:
-        _calm.discard(get_ident())
-        if not _calm:
-            _restore()
+    _calm.discard(get_ident())
+    if not _calm:
+        _restore()
 
 
 def _restore() -> None:
-    while _before:
-        before = _before.pop()
+    for before in _before[:1]:
         if gc.get_threshold() == (CALM, *before[1:]):  # else somebody has set it meanwhile
             gc.set_threshold(*before)
+    _before.clear()  # last, or Ctrl-C in between would lose what was
 
 
 def _forked() -> None:
     """Restore, in a copy of this process, what threads had changed that it has no copies of."""
-    global _lock
-    _lock = Lock()
     _calm.clear()
     _restore()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -123,16 +126,101 @@ def test_it_ends_however_the_call_does():
     assert gc.get_threshold() == BEFORE
 
 
+def due() -> int:
+    return gc.get_threshold()[0]
+
+
+def watched(x: int, until: float) -> tuple[int, frozenset[int]]:
+    """Return who ran this, and how often passes were due while it did."""
+    seen = {due()}
+    while time.monotonic() < until and x == 0:
+        seen.add(due())
+    return os.getpid(), frozenset(seen)
+
+
 def test_the_callers_own_code_never_runs_in_one():
     def items() -> Iterator[int]:
         for x in range(20_000):
-            assert gc.get_threshold() == BEFORE
+            assert due() == BEFORE[0]
             yield x
 
     for each in imap(record, items(), workers=2):
-        assert gc.get_threshold() == BEFORE
+        assert due() == BEFORE[0]
         if each["x"] == 15_000:
             break
-    here = os.getpid()
-    rows = pmap(lambda _: (os.getpid(), gc.get_threshold()), range(200_000))
-    assert {threshold for pid, threshold in rows if pid == here} <= {BEFORE}
+
+
+def test_nor_does_an_item_that_the_caller_runs():
+    here, until = os.getpid(), time.monotonic() + 0.3  # others have the rest by then
+    rows = pmap(watched, range(30_000), [until] * 30_000)
+
+    assert rows[0] == (here, frozenset({BEFORE[0]}))
+    assert {seen for pid, seen in rows if pid == here} == {frozenset({BEFORE[0]})}
+
+
+def test_nor_what_combines_two_values():
+    seen: set[int] = set()
+
+    def op(a: list[int], b: list[int]) -> list[int]:
+        seen.add(due())
+        return max(a, b)
+
+    assert preduce(op, [[x] for x in range(20_000)], workers=2) == [19_999]
+    assert preduce(op, [[x] for x in range(20_000)]) == [19_999]
+    assert seen == {BEFORE[0]}
+
+
+class Deadly:
+    """A result that ends whoever takes it in, if that is not a worker."""
+
+    def __reduce__(self) -> Any:
+        return end_here, ()
+
+
+def end_here() -> None:
+    raise SystemExit
+
+
+def test_it_ends_where_a_result_ends_the_call():
+    for _ in range(3):
+        with contextlib.suppress(SystemExit):
+            pmap(lambda x: Deadly() if x == 15_000 else [x], range(20_000), workers=2)
+        assert gc.get_threshold() == BEFORE
+
+
+@pytest.mark.parametrize("step", range(1, 30))
+def test_an_interrupt_anywhere_is_mended_by_the_next_end(step):
+    left = step
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename != lull.__file__:
+            return None
+        left -= event == "line"
+        if not left:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.settrace(trace)
+        try:
+            lull.begin()
+            lull.end()
+        finally:
+            sys.settrace(before)
+    lull.end()
+
+    assert gc.get_threshold() == BEFORE
+
+
+def test_what_a_thread_sets_again_later_is_known_for_ours():
+    lull.begin()
+    seen = gc.get_threshold()
+    lull.end()
+    gc.set_threshold(*seen)
+    lull.begin()
+    lull.end()
+
+    assert gc.get_threshold() == BEFORE

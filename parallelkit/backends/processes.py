@@ -36,8 +36,6 @@ _PROMPT = 2e-4
 worker has it while the next one is packed (8 blocks of text of 360 KB: both workers began after 12
 ms, now after 6 and 8).  Less than that is what waking a worker takes."""
 
-_MANY = 32  # results of a chunk that may make the garbage collector look for garbage
-
 _ZYGOTES = 3  # are tried to start one worker: whoever kills more of them means it
 
 Outcome = tuple[Event, Block | None]
@@ -180,10 +178,13 @@ class Processes:
             return happened
         while self.unsaid:
             self._flush(self.unsaid.pop())
-        ready = self.selector.select(0) if lull.lasts() else []
+        quiet = lull.lasts()
+        ready = self.selector.select(0) if quiet else []
         if not ready:
             lull.end()
             ready = self.selector.select(0 if self.happened else timeout)
+            if quiet:
+                lull.begin()
         warm.leave_at_exit()
         for key, mask in ready:
             act, number = key.data
@@ -297,8 +298,6 @@ class Processes:
         link.duty.ashore = link.duty.ashore or message.second == wire.STRANDED
         if message.second in {wire.DOUBTFUL, wire.STRANDED}:
             return None
-        if count > _MANY and self.brisk:
-            lull.begin()
         body, failures = message.body, {}
         unsent: tuple[int, ...] = ()
         unreturned: tuple[int, ...] = ()

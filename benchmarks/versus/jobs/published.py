@@ -108,8 +108,9 @@ def documents(count: int, _: float) -> list[Any]:
 
 
 def counting(peer: Any, documents: Any) -> Any:
+    """Merge counts while others are still counted."""
     cut = [[documents[number] for number in part] for part in parts(range(len(documents)))]
-    return merged(peer.map(counted, cut, 1))
+    return merged(peer.imap(counted, cut, 1))
 
 
 def counting_one(words: Any) -> Any:
@@ -161,18 +162,11 @@ def counting_by_ray(peer: Any, documents: Any) -> Any:
     return merged(peer.fetch([actor.counts.remote() for actor in actors]))
 
 
-def counting_as_they_come(peer: Any, documents: Any) -> Any:
-    """Merge counts while others are still counted."""
-    cut = [[documents[number] for number in part] for part in parts(range(len(documents)))]
-    return merged(peer.imap(counted, cut, 1))
-
-
 COUNTING = (
     {"serial": lambda _, documents: counted(documents)}
     | everybody(NEWCOMER, counting_newly)
     | everybody(WELL, counting)
     | {
-        "parallelkit/well": counting_as_they_come,
         "mpire/well": counting_by_mpire,
         "Ray/actors": counting_by_ray,
     }
