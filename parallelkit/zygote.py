@@ -97,7 +97,10 @@ class Zygote:
                 self._fork(socket.socket(fileno=fd), number)
         else:
             self._reap()
-            self.control.sendall(REPLY.pack(self.ended.pop(number, RUNNING)))
+            try:
+                self.control.sendall(REPLY.pack(self.ended.pop(number, RUNNING)))
+            except OSError:  # it ended before it heard
+                return False
         return True
 
     def _fork(self, sock: socket.socket, number: int) -> None:

@@ -62,6 +62,18 @@ def test_a_process_that_is_none_of_its_own_has_no_status(starter):
     assert starter.status(os.getpid()) is None
 
 
+def test_a_caller_that_ends_before_it_is_answered_leaves_no_traceback(capfd):
+    starter = ZygoteStarter()
+    os.kill(starter.pid, signal.SIGSTOP)
+    starter.control.sendall(zygote.REQUEST.pack(zygote.STATUS, 0))
+    starter.control.shutdown(socket.SHUT_RD)
+    os.kill(starter.pid, signal.SIGCONT)
+
+    assert psutil.Process(starter.pid).wait(LIMIT) == 0
+    assert capfd.readouterr().err == ""
+    starter.close()
+
+
 def test_a_worker_is_the_zygotes_child_and_not_ours(starter):
     sock, pid, pidfd = forked(starter)
 
