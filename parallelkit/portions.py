@@ -62,7 +62,9 @@ class Portions:
             return False
         if self.staff.starting and pace.launch < SOON:
             return False  # whoever is here in a moment should not wait for it to be packed
-        most = max(SHORT, pace.queue / (self.staff.count() or 1))
+        most: float = SHORT
+        if pace.queue > SHORT:
+            most = max(SHORT, pace.queue / (self.staff.count() or 1))
         return item is not None and (size * item < most * pace.journey or size >= MANY)
 
     def missing(self) -> int:
