@@ -78,7 +78,9 @@ def terms(
     pace = _pace(_key(work, source), _crew(checked, source), limits.folded)
     if limits.folded and (source.length is None or source.length > FEW * checked.workers):
         pace.first = 2  # of one alone, nothing is folded
-    if ahead is not None or shared:  # who reads results as they come had rather have few than late
+    # Who reads results as they come had rather have few than late; so had others who wait for the
+    # same workers.
+    if ahead is not None or shared:
         pace.span = LONGEST
     if limits.stealing and not shared:
         pace.queue = QUEUED

@@ -21,8 +21,7 @@ CALM = 100_003
 would choose: it is known for ours where a thread has read it here and set it again later."""
 
 _calm: set[int] = set()  # the threads that results come to
-_before: list[tuple[int, int, int]] = []  # what is to be set again; none if nothing was changed
-_usual: list[tuple[int, int, int]] = []  # what was set when it was last changed
+_usual: list[tuple[int, int, int]] = []  # what was set when it was last changed, and is to be again
 
 
 def begin() -> None:
@@ -32,12 +31,8 @@ def begin() -> None:
         return
     _calm.add(thread)
     now = gc.get_threshold()
-    for usual in _usual:
-        if now == (CALM, *usual[1:]) and not _before:
-            now = usual
-    if not _before and 0 < now[0] < CALM:  # 0: the user wants none
+    if 0 < now[0] < CALM:  # 0: the user wants none
         _usual[:] = [now]
-        _before.append(now)
         gc.set_threshold(CALM, *now[1:])
 
 
@@ -48,18 +43,15 @@ def lasts() -> bool:
 
 def end() -> None:
     """Have them come as before, unless this goes on in another thread."""
-    if not _calm and not _before:
-        return
     _calm.discard(get_ident())
     if not _calm:
         _restore()
 
 
 def _restore() -> None:
-    for before in _before[:1]:
-        if gc.get_threshold() == (CALM, *before[1:]):  # else somebody has set it meanwhile
-            gc.set_threshold(*before)
-    _before.clear()  # last, or Ctrl-C in between would lose what was
+    for usual in _usual:
+        if gc.get_threshold() == (CALM, *usual[1:]):  # else it is not ours
+            gc.set_threshold(*usual)
 
 
 def _forked() -> None:

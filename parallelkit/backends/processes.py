@@ -34,7 +34,7 @@ _runs = itertools.count(1)
 _PROMPT = 2e-4
 """Seconds of packing a chunk after which it is written at once, and not with what comes next: its
 worker has it while the next one is packed (8 blocks of text of 360 KB: both workers began after 12
-ms, now after 6 and 8).  Less than that is what waking a worker takes."""
+ms, now after 8 and 10).  Less than that is what waking a worker takes."""
 
 _ZYGOTES = 3  # are tried to start one worker: whoever kills more of them means it
 
@@ -138,7 +138,8 @@ class Processes:
         how = self._manner(worker, link)
         link.say(Message(wire.CHUNK, body, chunk.start, len(chunk), how))
         self.unsaid.add(worker)
-        if perf_counter() - began > _PROMPT:
+        if perf_counter() - began > _PROMPT:  # with it, what sockets had no room for before
+            self.unsaid.update([number for number, link in self.links.items() if link.outbox])
             self._say()
         return len(body) + self.definitions.beside()
 
@@ -155,8 +156,7 @@ class Processes:
             self.happened.append((Reclaimed(worker, link.duty.settle(perf_counter())), None))
 
     def _say(self) -> None:
-        """Write to workers what their sockets take."""
-        self.unsaid.update([number for number, link in self.links.items() if link.outbox])
+        """Write to those to whom something is to be written what their sockets take."""
         while self.unsaid:
             self._flush(self.unsaid.pop())
 
@@ -176,8 +176,7 @@ class Processes:
         if self.happened and timeout != 0:  # what comes of that may be more to tell
             happened, self.happened = self.happened, []
             return happened
-        while self.unsaid:
-            self._flush(self.unsaid.pop())
+        self._say()
         quiet = lull.lasts()
         ready = self.selector.select(0) if quiet else []
         if not ready:
