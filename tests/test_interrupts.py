@@ -22,7 +22,7 @@ import parallelkit
 pytestmark = pytest.mark.slow
 
 PYTHONS_END = "Exception ignored in(?: atexit callback: <function shutdown |: <module 'threading')"
-"""How Python tells of an exception in what it does last: to end logging, and to wait for threads."""
+"""How Python tells of an exception in what it does last: to end logging, to wait for threads."""
 
 
 @pytest.fixture(params=STARTS)
