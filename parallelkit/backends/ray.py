@@ -296,7 +296,12 @@ def _connect(given: str) -> None:
         try:
             if address not in ("local", "auto"):
                 _reach(address)
-            _ray.init(address, logging_level="ERROR", **options)
+            try:
+                _ray.init(address, logging_level="ERROR", **options)
+            except ConnectionAbortedError:
+                # A proxy forks a server for each client, in the midst of threads of its own, and
+                # once in a while that one dies at its start: the next one lives.
+                _ray.init(address, logging_level="ERROR", **options)
         except (OSError, RuntimeError, ValueError, ImportError) as error:
             raise NoWorkers(f"{_unreached(address)}: {_reason(error)}") from error
 

@@ -11,8 +11,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import psutil
@@ -38,12 +40,26 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def await_listener(port: int) -> None:
+    """Return once somebody listens on `port`: some parts of a cluster are up after the others."""
+    until = time.monotonic() + UP
+    while True:
+        with socket.socket() as sock:
+            if sock.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert time.monotonic() < until, f"nobody listens on {port}"
+        time.sleep(0.05)
+
+
 @contextmanager
-def ray_cluster() -> Iterator[Ray]:
-    """Give a cluster of Ray with two CPUs, as `ray start` starts it."""
+def ray_cluster(**extra: str) -> Iterator[Ray]:
+    """Give a cluster of Ray with two CPUs, as `ray start` starts it, `extra` in its environment."""
     # It listens for the whole network, so a token keeps others out.
     credentials = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    env = environment(RAY_USAGE_STATS_ENABLED="0", **credentials)
+    # The proxy forks its servers in the midst of gRPC's threads, whose handlers for that are
+    # now and then killed by a check of their own while the proxy is young.
+    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "GRPC_ENABLE_FORK_SUPPORT": "0"}
+    env = environment(**quiet, **credentials, **extra)
     port, proxy = free_port(), free_port()
     # A path within it is that of a Unix socket, and must be short.
     with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp") as folder:
@@ -60,6 +76,8 @@ def ray_cluster() -> Iterator[Ray]:
                 command, env=env, cwd="/", capture_output=True, text=True, timeout=UP, check=False
             )
             assert started.returncode == 0, started.stdout + started.stderr
+            if find_spec("grpc"):  # or there is no proxy
+                await_listener(proxy)
             yield Ray(f"127.0.0.1:{port}", f"ray://127.0.0.1:{proxy}", env[MARK], credentials)
         finally:
             end(env[MARK], ("raylet", "gcs_server"))
