@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from .backends import warm
@@ -19,6 +20,7 @@ from .context import capture
 from .guests import at_home
 from .machine import cpu_count
 from .steady import still
+from .wire import HEED
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -35,6 +37,7 @@ class Call:
     def __init__(self, workers: int | None) -> None:
         self.workers = workers
         self.price: float | None = None  # of an item, once a call has told
+        self.over = float("-inf")  # when the last such call was
         self.registry = _registry()
         # Where both ends can stay awake at once without taking time from each other.
         self.heedful = cpu_count() > 1
@@ -48,6 +51,11 @@ class Call:
             and capture(run.share) == run.context
             and _registry() == self.registry
         )
+
+    def rapid(self, count: int) -> bool:
+        """Return whether calls follow each other faster than an end falls asleep."""
+        quick = self.price is not None and count * self.price < HEED
+        return quick and perf_counter() - self.over < HEED
 
     def spans(self, count: int, workers: int) -> list[range] | None:
         """Return which items go to a worker each, None if that is to be weighed."""

@@ -182,20 +182,27 @@ class Outbox:
         return self.sock.sendmsg(islice(waiting, _TOGETHER))
 
 
-def heed(look: Callable[[], Found]) -> Found:
-    """Return what there is to be seen within `HEED` seconds, if anything, looking all the time.
+def heed(
+    look: Callable[[], Found], seconds: float = HEED, crowded: Callable[[], float] = float
+) -> Found:
+    """Return what there is to be seen within `seconds`, if anything, looking all the time.
 
     Or sooner, if somebody else has a use for the processor: above all the other end, which would
-    be woken on another one if this end slept.
+    be woken on another one if this end slept.  Then `crowded` says for how many seconds more to
+    look: 0.0, unless it is given.
     """
     now = perf_counter()
-    end = now + HEED
+    end = now + seconds
     while not (found := look()) and now < end:
         before = perf_counter()
         _give_way()
         now = perf_counter()
         if now - before > _TAKEN:
-            return look()
+            more = crowded()
+            if more <= 0.0:
+                return look()
+            now = perf_counter()
+            end = now + more
     return found
 
 

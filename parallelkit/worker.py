@@ -27,6 +27,7 @@ from .failures import pack_error
 from .freight import Stranded
 from .job import Job, Part, Settings
 from .leases import Berth
+from .seat import Seat
 from .wire import Message, Reader
 
 IDLE = 30.0
@@ -61,6 +62,7 @@ class Worker:
         self.pid = os.getpid()
         self.arena = Arena()
         self.berth = Berth()
+        self.seat = Seat()
         self.none = Job(Settings(), None, self.berth)
         self.job = self.none
         self.context: bytes | None = None
@@ -188,7 +190,8 @@ class Worker:
         self.job.replica.laden = not how & wire.ASHORE
         start, count = message.first, message.second
         lending.turn()
-        self.slot.stamp(start, count, perf_counter_ns())  # unpickling can kill too
+        began = perf_counter_ns()
+        self.slot.stamp(start, count, began)  # unpickling can kill too
         try:
             self.answer(message, start, count)
         except OSError:  # the socket was closed, which any of these may have done
@@ -198,7 +201,7 @@ class Worker:
         # Now, and not when the next one waits for it; unless the caller may still fetch something.
         if how & wire.LAST and not lending.owing():
             self.rest()
-            wire.heed(partial(wire.readable, self.sock, 0.0))
+            self.seat.heed(began * 1e-9, partial(wire.readable, self.sock, 0.0))
 
     def answer(self, message: Message, start: int, count: int) -> None:
         """Unpickle a chunk, run it, and send its outcomes.

@@ -9,6 +9,7 @@ import stat
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
 from typing import Any
 
 import faults
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import parallelkit
-from parallelkit import options, pmap, wire
+from parallelkit import brief, options, pmap, wire
 from parallelkit.backends import repeated, warm
 from parallelkit.backends.repeated import Repeated
 from parallelkit.errors import WorkerDied
@@ -426,3 +427,15 @@ def check(fn: Any, workers: int, items: list[int]) -> None:
         assert pmap(fn, items, workers=workers) == [fn(item) for item in items]
     run = warm.parked()
     assert not isinstance(run, Repeated) or not run.under_way
+
+
+def test_a_call_is_one_of_many_where_it_follows_at_once_and_both_are_quick() -> None:
+    call = brief.Call(2)
+    call.over = perf_counter()
+    assert not call.rapid(1), "nobody knows yet how long an item takes"
+    call.price = 1e-6
+    call.over = perf_counter() + 1.0
+    assert call.rapid(10)
+    assert not call.rapid(1000)
+    call.over = perf_counter() - 1.0
+    assert not call.rapid(10)

@@ -37,7 +37,7 @@ FLOORS = [
         "loops",
         "lull",
     },
-    {"shortage", "ahead"},
+    {"shortage", "ahead", "seat"},
     {"segments", "ledgers"},
     {"slabs", "handles", "operators", "arenas", "stealing"},
     {"shared", "portions", "outlook", "stacks", "governor", "mapped", "leases"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from itertools import pairwise
+from time import perf_counter
 
 import pytest
 from hypothesis import given
@@ -199,3 +200,38 @@ def test_nothing_there_is_said_so(pair):
 
     with pytest.raises(BlockingIOError):
         Reader(pair[1]).read()
+
+
+# Looking before sleeping.
+
+
+def taking_its_time() -> None:
+    """Give way to somebody who takes the processor."""
+    end = perf_counter() + 50e-6
+    while perf_counter() < end:
+        pass
+
+
+def test_who_looks_sees_what_is_there():
+    assert wire.heed(lambda: [1]) == [1]
+
+
+def test_who_looks_in_vain_ends():
+    assert wire.heed(list) == []
+
+
+def test_who_looks_leaves_the_processor_to_others_and_looks_once_more(monkeypatch):
+    monkeypatch.setattr(wire, "_give_way", taking_its_time)
+    seen = iter([[], ["late"]])
+
+    assert wire.heed(lambda: next(seen), seconds=60.0) == ["late"]
+
+
+def test_who_looks_goes_on_for_as_long_as_is_said(monkeypatch):
+    monkeypatch.setattr(wire, "_give_way", taking_its_time)
+    said = [60.0, 60.0, 0.0]
+    looks = []
+
+    assert wire.heed(lambda: looks.append(1), seconds=60.0, crowded=lambda: said.pop(0)) is None
+    assert not said
+    assert len(looks) == 4, "before each time it gave way, and once more"

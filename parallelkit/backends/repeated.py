@@ -13,6 +13,7 @@ finds it done.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Any
 
 from .. import wire
@@ -43,6 +44,11 @@ def opened(root: tuple[Any, ...], most: int, share: int, settings: Settings) -> 
             return parked
         parked.dissolve()
     return Repeated(parts, root, most, share, settings)
+
+
+RAPID = 400e-6
+"""Seconds for which a caller does not sleep where one call follows the other: in 300 a worker has
+moved to another processor."""
 
 
 class Repeated(Processes):
@@ -133,14 +139,26 @@ class Repeated(Processes):
     def _soon(self) -> bool:
         """Wait for what was sent; return whether all of it was plain and soon here."""
         waiting, plain = set(self.under_way), True
+        rapid = self.call.rapid(sum(map(len, self.under_way.values())))
         while waiting and plain:
-            found = wire.heed(self._look) if self.call.heedful else []
+            found = self._heeded(rapid) if self.call.heedful else []
             found = found or self.selector.select(SOON)
             numbers = [key.data[1] for key, _ in found]
             heard = [number in waiting and self._plain(number) for number in numbers]
             plain = bool(heard) and all(heard)
             waiting.difference_update(numbers)
         return plain
+
+    def _heeded(self, rapid: bool) -> list[Any]:
+        """Return what there is to be seen before this end sleeps.
+
+        A worker that sits on the same processor may be about to leave it (`seat`), and would wake
+        this end on its new one.
+        """
+        if not rapid:
+            return wire.heed(self._look)
+        end = perf_counter() + RAPID
+        return wire.heed(self._look, RAPID, lambda: end - perf_counter())
 
     def _look(self) -> list[Any]:
         return self.selector.select(0)
@@ -171,7 +189,7 @@ class Repeated(Processes):
         except Exception:  # a result's own __setstate__ can raise anything
             return None
         seconds = [messages[0].seconds for messages in self.unheard.values()]
-        self.call.price = sum(seconds) / len(results)
+        self.call.price, self.call.over = sum(seconds) / len(results), perf_counter()
         for number, span in self.under_way.items():
             self.links[number].duty.answered(span.stop, cut=False)
         self.under_way.clear()
