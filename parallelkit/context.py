@@ -262,11 +262,11 @@ def _locale() -> str | None:
 
 def _settle(place: str | None) -> None:
     if place is not None:
-        import locale
+        import _locale  # whose these are; to load `locale` takes each worker 1 ms and 1.3 MB
 
-        if locale.setlocale(locale.LC_ALL) != place:
-            with contextlib.suppress(locale.Error):  # each system has its own
-                locale.setlocale(locale.LC_ALL, place)
+        if _locale.setlocale(_locale.LC_ALL) != place:
+            with contextlib.suppress(_locale.Error):  # each system has its own
+                _locale.setlocale(_locale.LC_ALL, place)
 
 
 def _calculate(decimals: Any, float_errors: dict[str, str] | None) -> None:

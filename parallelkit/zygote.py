@@ -18,7 +18,8 @@ import signal
 import socket
 import struct
 import sys
-from typing import NoReturn
+from functools import cache
+from typing import Any, NoReturn
 
 from . import worker
 from .board import Slot, attach
@@ -188,12 +189,17 @@ def die_with_parent(parent: int) -> None:
     """
     if sys.platform != "linux":
         return
-    import ctypes
-
     PR_SET_PDEATHSIG = 1  # noqa: N806  linux/prctl.h
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl()(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before the kernel knew
         os._exit(1)
+
+
+@cache
+def _prctl() -> Any:
+    import ctypes
+
+    return ctypes.CDLL(None).prctl
 
 
 def close_others(*kept: int) -> None:
@@ -225,9 +231,13 @@ def main(control: int, board: int, caller: int) -> None:
     close_others(control, board)
     os.set_inheritable(control, False)
     os.set_inheritable(board, False)
+    # What each worker would load, 12 ms and more, or have memory of its own for.
     if sys.platform == "linux":
-        import ctypes  # noqa: F401  loaded once here, not in each worker
-    import cloudpickle  # noqa: F401  likewise, 12 ms
+        _prctl()
+    import _locale  # noqa: F401
+    import faulthandler  # noqa: F401
+
+    import cloudpickle  # noqa: F401
 
     gc.collect()
     gc.freeze()  # what is here now stays shared: a collector's pass in a worker would copy it
