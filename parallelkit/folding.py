@@ -38,7 +38,8 @@ def fold(op: Operation, start: int, values: Sequence[Any]) -> list[Block]:
     position = start
     while position < stop:
         size = _largest(position, stop)
-        part = values[position - start : position - start + size]
+        whole = size == len(values)  # as mostly, and then it need not be copied
+        part = values if whole else values[position - start : position - start + size]
         blocks.append(Block(position, size, _halve(op, part)))
         position += size
     return blocks
@@ -87,40 +88,40 @@ class Eager:
     def __init__(self, op: Operation, start: int) -> None:
         self.tree = Tree(op)
         self.start = start
-        self.count = 0  # values that were folded
+        self.count = 0  # values that were folded, and are held no more
         self.error: BaseException | None = None  # what `op` raised
 
     def take(self, values: list[Any]) -> None:
-        """Fold what is new of all `values`, if it is large or much, and leave None in its place.
+        """Fold those of the next `values` that are large or many, and take them out of the list.
 
         What `op` raises is kept, and told with the part.
         """
-        stop = len(values)
-        if self.error is not None or self.count == stop:
+        if self.error is not None or not values:
             return
         try:
+            stop = len(values)
             if not _large(values[-1]):  # whole pieces: what is cut anywhere makes many blocks
-                stop -= (self.start + stop) % _PIECE
-            if stop > self.count:
-                self._fold(values, stop)
-                values[self.count : stop] = [None] * (stop - self.count)
-                self.count = stop
+                stop -= (self.start + self.count + stop) % _PIECE
+            if stop > 0:
+                self._fold(values if stop == len(values) else values[:stop])
+                del values[:stop]
+                self.count += stop
         except BaseException as error:
             self.error = error
 
     def blocks(self, values: list[Any]) -> list[Block]:
-        """Return the blocks that all `values` fold into, or raise what `op` raised."""
+        """Return the blocks that all fold into, `values` last, or raise what `op` raised."""
         error, self.error = self.error, None
         if error is not None:
             try:
                 raise error
             finally:
                 del error  # its traceback has this frame, and so would the values live on with it
-        self._fold(values, len(values))
+        self._fold(values)
         return self.tree.blocks
 
-    def _fold(self, values: list[Any], stop: int) -> None:
-        self.tree.add(fold(self.tree.op, self.start + self.count, values[self.count : stop]))
+    def _fold(self, values: list[Any]) -> None:
+        self.tree.add(fold(self.tree.op, self.start + self.count, values))
 
 
 class Tree:

@@ -100,9 +100,10 @@ class Job:
     ) -> tuple[bytes, int]:
         """Return the outcomes as bytes, and how many of them are failures.
 
-        Some of the values may have been folded already, by `eager`.
+        Before the values may come some that were folded already, by `eager`.
         """
-        count, folded = len(values), self.op is not None and not failures
+        count = len(values) + (0 if eager is None else eager.count)
+        folded = self.op is not None and not failures
         if self.op is not None and folded:
             values = fold(self.op, start, values) if eager is None else eager.blocks(values)
         body, unsendable = self.replica.dumps_values(values)
@@ -135,7 +136,8 @@ Run = Callable[[Callable[..., Any], Iterator[Any], list[Any]], None]
 class Part:
     """What was done of a chunk, from position `start` on, and has not been sent.
 
-    In a reduction, `eager` folds what is large as it comes.
+    In a reduction, `eager` folds what is large or much as it comes; `values`, and the offsets of
+    failures, are those of what comes after that.
     """
 
     __slots__ = ("eager", "failures", "since", "start", "values")
@@ -150,7 +152,7 @@ class Part:
     @property
     def stop(self) -> int:
         """The position before which it ends."""
-        return self.start + len(self.values)
+        return self.start + len(self.values) + (0 if self.eager is None else self.eager.count)
 
     def fail(self, error: bytes) -> None:
         """Keep a failure as the outcome of the next item."""
@@ -173,12 +175,10 @@ class Part:
         if not self.failures:
             eager.take(self.values)
             return None
-        self.eager, count = None, eager.count
-        if not count:
+        self.eager = None
+        if not eager.count:
             return None
         ahead = Part(self.start, self.since, None)
-        ahead.eager, ahead.values = eager, self.values[:count]
-        del self.values[:count]
-        self.failures = {at - count: error for at, error in self.failures.items()}
-        self.start += count
+        ahead.eager = eager
+        self.start += eager.count
         return ahead
