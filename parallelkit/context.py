@@ -265,7 +265,8 @@ def _settle(place: str | None) -> None:
         import _locale  # whose these are; to load `locale` takes each worker 1 ms and 1.3 MB
 
         if _locale.setlocale(_locale.LC_ALL) != place:
-            with contextlib.suppress(_locale.Error):  # each system has its own
+            error: type[Exception] = _locale.Error  # type: ignore[attr-defined]
+            with contextlib.suppress(error):  # each system has its own
                 _locale.setlocale(_locale.LC_ALL, place)
 
 
