@@ -54,14 +54,16 @@ class Call:
 
     def rapid(self, count: int) -> bool:
         """Return whether calls follow each other faster than an end falls asleep."""
-        quick = self.price is not None and count * self.price < HEED
+        price = self.price  # once: another thread may forget it
+        quick = price is not None and count * price < HEED
         return quick and perf_counter() - self.over < HEED
 
     def spans(self, count: int, workers: int) -> list[range] | None:
         """Return which items go to a worker each, None if that is to be weighed."""
         if not 0 < count <= FEW:
             return None
-        if count == 1 or (self.price is not None and count * self.price < TOGETHER):
+        price = self.price  # as above
+        if count == 1 or (price is not None and count * price < TOGETHER):
             return [range(count)]
         return [range(at, at + 1) for at in range(count)] if count <= workers else None
 
@@ -115,8 +117,7 @@ def attempt(
     if not spans or not call.again(run, fn, workers):
         return None, None
     items = column[:]  # pickling them can change the list
-    results = run.attempt(items, spans)
-    begun = results is None and run.under_way
+    results, begun = run.attempt(items, spans)
     return results, Begun(run, items, len(spans[0])) if begun else None
 
 

@@ -53,7 +53,7 @@ def capture(share: int) -> bytes:
     """
     global _captured
     # A decimal context compares by identity, which only costs the time to pickle it.
-    customs = [_decimals(), _float_errors(), _locale(), _family(), _levels()]
+    customs = [_decimals(), _float_errors(), _place(), _family(), _levels()]
     here = [
         *(share, _environment(), sys.path, sys.argv, _directory(), warnings.filters),
         *(sys.getrecursionlimit(), sys.get_int_max_str_digits(), customs),
@@ -251,18 +251,16 @@ def _float_errors() -> dict[str, str] | None:
     return None if found == _FLOAT_ERRORS else found
 
 
-def _locale() -> str | None:
+def _place() -> str | None:
     """Return the locale in which numbers and dates are read and written, if it can be another."""
-    locale = sys.modules.get("locale")
-    if not hasattr(locale, "setlocale"):
-        return None
-    found: str = locale.setlocale(locale.LC_ALL)  # type: ignore[union-attr]
+    module: Any = sys.modules.get("_locale")  # whose parts are those of `locale`
+    found: str | None = module.setlocale(module.LC_ALL) if hasattr(module, "setlocale") else None
     return found
 
 
 def _settle(place: str | None) -> None:
     if place is not None:
-        import _locale  # whose these are; to load `locale` takes each worker 1 ms and 1.3 MB
+        import _locale  # to load `locale` takes each worker 1 ms and 1.3 MB
 
         if _locale.setlocale(_locale.LC_ALL) != place:
             error: type[Exception] = _locale.Error  # type: ignore[attr-defined]

@@ -4,7 +4,10 @@ Who is written to is woken on the processor of who wrote, and goes on there whil
 always at work (Linux 6.18: a task that sleeps for a moment does not even leave the processor's
 queue).  So a call of next to nothing takes 125 us, as both take turns and find the caches cold,
 where on a processor each they take 55 (measured, two virtual CPUs; 1,000 such calls did not change
-it).  Only who is awake can be moved, and the kernel has no word for it but the affinity.
+it).  Only who is awake can be moved, and the kernel has no word for it but the affinity,
+which is changed for a moment and set again, between two calls of the user's function.  (What the
+system sets in that moment is lost; and a worker that has moved will not be on processors that its
+container is given later.)
 """
 
 from __future__ import annotations
@@ -27,22 +30,22 @@ new place turns out to be shared too, which it is where all processors are busy.
 class Seat:
     """Where a worker sits, and whether it would better sit elsewhere.
 
-    `heed` looks for what comes, as that of `wire`; `leave` goes elsewhere, if that can be.
+    `watch` looks for what comes, as `wire.heed` does; `leave` goes elsewhere, if that can be.
     """
 
     def __init__(
         self,
-        heed: Callable[..., object] = wire.heed,
+        watch: Callable[..., object] = wire.heed,
         leave: Callable[[], bool] | None = None,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        self._heed, self._leave, self._clock = heed, leave or move, clock
+        self._watch, self._leave, self._clock = watch, leave or move, clock
         self.answered = self.moved = float("-inf")
         self.quick = False  # whether calls follow each other, and each is soon over
         self.losses = self.gains = 0  # such calls in a row that found it shared, or not
         self.stay = _STAY
 
-    def heed(self, began: float, look: Callable[[], object]) -> None:
+    def attend(self, began: float, look: Callable[[], object]) -> None:
         """Look for what comes after an answer, given just now to what was heard at `began`.
 
         `began` is a time of `perf_counter`.
@@ -53,8 +56,8 @@ class Seat:
         if not self.quick:
             self.losses = self.gains = 0
         losses = self.losses
-        self._heed(look, crowded=self._shared)
-        if self.losses == losses:
+        self._watch(look, crowded=self._shared)
+        if self.losses == losses:  # not shared: that adds one, or makes 0 of two and more
             self.losses = 0
             self.gains += self.quick
             if self.gains >= _LOSSES:
@@ -85,6 +88,6 @@ def move() -> bool:
                 os.sched_setaffinity(0, others)
             finally:
                 os.sched_setaffinity(0, allowed)
-    except (AttributeError, OSError, ValueError, IndexError):  # not Linux, or not all of it
+    except Exception:  # not Linux, or not all of it, or forbidden: no worker may be lost for this
         return False
     return bool(others)

@@ -201,7 +201,7 @@ class Worker:
         # Now, and not when the next one waits for it; unless the caller may still fetch something.
         if how & wire.LAST and not lending.owing():
             self.rest()
-            self.seat.heed(began * 1e-9, partial(wire.readable, self.sock, 0.0))
+            self.seat.attend(began * 1e-9, partial(wire.readable, self.sock, 0.0))
 
     def answer(self, message: Message, start: int, count: int) -> None:
         """Unpickle a chunk, run it, and send its outcomes.

@@ -143,6 +143,24 @@ def test_the_locale_is_the_callers() -> None:
         locale.setlocale(locale.LC_ALL, before)
 
 
+def test_the_locale_is_the_callers_in_a_call_within_a_call() -> None:
+    def inner(_: int) -> str:
+        import _locale
+
+        return _locale.setlocale(_locale.LC_ALL)
+
+    def outer(number: int) -> list[str]:
+        return pmap(inner, [number], workers=1)
+
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        for place in ("C.UTF-8", "C"):
+            locale.setlocale(locale.LC_ALL, place)
+            assert pmap(outer, range(2), workers=2) == [[place]] * 2
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
+
+
 def move(_: int) -> None:
     os.chdir("/")
     os.environ["MOVED"] = "yes"

@@ -31,9 +31,9 @@ class World:
         self.leaves = leaves
         self.moves: list[float] = []
         self.looks: list[float] = []  # for how many seconds it was to look on, each time
-        self.seat = Seat(self.heed, self.leave, lambda: self.now)
+        self.seat = Seat(self.watch, self.leave, lambda: self.now)
 
-    def heed(self, look: Callable[[], object], crowded: Callable[[], float]) -> object:
+    def watch(self, look: Callable[[], object], crowded: Callable[[], float]) -> object:
         if self.shared:
             self.looks.append(crowded())
         return look()
@@ -47,7 +47,7 @@ class World:
         self.shared = shared
         began = self.now + pause
         self.now = began + took
-        self.seat.heed(began, list)
+        self.seat.attend(began, list)
 
 
 def test_a_worker_that_shares_its_processor_with_quick_calls_leaves_it():
@@ -159,13 +159,14 @@ def test_a_thread_that_may_be_on_one_processor_stays(monkeypatch):
 
 
 @several
-def test_a_thread_that_may_not_move_may_be_where_it_was(monkeypatch):
+@pytest.mark.parametrize("error", [PermissionError(1, "Operation not permitted"), RuntimeError()])
+def test_a_thread_that_may_not_move_may_be_where_it_was(monkeypatch, error):
     allowed = os.sched_getaffinity(0)
     really = os.sched_setaffinity
 
     def refusing(pid: int, mask: set[int]) -> None:
         if mask != allowed:
-            raise PermissionError(1, "Operation not permitted")
+            raise error
         really(pid, mask)
 
     monkeypatch.setattr(os, "sched_setaffinity", refusing)

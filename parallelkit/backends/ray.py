@@ -300,7 +300,8 @@ def _connect(given: str) -> None:
                 _ray.init(address, logging_level="ERROR", **options)
             except ConnectionAbortedError:
                 # A proxy forks a server for each client, in the midst of threads of its own, and
-                # once in a while that one dies at its start: the next one lives.
+                # once in a while that one dies at its start: the next one lives.  Whatever else
+                # may be meant by this error is told the second time.
                 _ray.init(address, logging_level="ERROR", **options)
         except (OSError, RuntimeError, ValueError, ImportError) as error:
             raise NoWorkers(f"{_unreached(address)}: {_reason(error)}") from error

@@ -100,15 +100,15 @@ class Repeated(Processes):
             link.slot.leave(0)
             link.slot.clear()  # or who ended before it did so would seem to be on an item of ours
 
-    def attempt(self, column: Sequence[Any], spans: list[range]) -> list[Any] | None:
+    def attempt(self, column: Sequence[Any], spans: list[range]) -> tuple[list[Any] | None, bool]:
         """Return the results of a run's items, `spans` of which go to a worker each.
 
-        None if there is more to it than sending them and waiting for a moment.  Then `under_way`
-        tells whether they were sent.
+        None if there is more to it than sending them and waiting for a moment; and then, whether
+        they were sent.  (What `under_way` says may be another thread's, which was faster.)
         """
         links = self.links
         if not self.pool.claim([*links.values()], self):
-            return None
+            return None, False
         results = None
         try:
             self.lasting, self.kept, self.midst = None, False, True
@@ -118,12 +118,13 @@ class Repeated(Processes):
                 self._send_all(column, spans)
                 results = self._results() if self._soon() else None
                 self.midst = False
-            if not self.under_way:
+            begun = bool(self.under_way)  # now: once it is closed, it is anybody's
+            if not begun:
                 self.close()
         except BaseException:  # Ctrl-C, which may have come while workers were given back
             self.close()
             raise
-        return results
+        return results, begun
 
     def _send_all(self, column: Sequence[Any], spans: list[range]) -> None:
         self.hasty = self.call.heedful
