@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -54,16 +55,18 @@ class Call:
 
     def rapid(self, count: int) -> bool:
         """Return whether calls follow each other faster than an end falls asleep."""
+        return self.takes(count) < HEED and perf_counter() - self.over < HEED
+
+    def takes(self, count: int) -> float:
+        """Return how many seconds so many items take: no end of them, where nobody knows."""
         price = self.price  # once: another thread may forget it
-        quick = price is not None and count * price < HEED
-        return quick and perf_counter() - self.over < HEED
+        return inf if price is None else count * price
 
     def spans(self, count: int, workers: int) -> list[range] | None:
         """Return which items go to a worker each, None if that is to be weighed."""
         if not 0 < count <= FEW:
             return None
-        price = self.price  # as above
-        if count == 1 or (price is not None and count * price < TOGETHER):
+        if count == 1 or self.takes(count) < TOGETHER:
             return [range(count)]
         return [range(at, at + 1) for at in range(count)] if count <= workers else None
 

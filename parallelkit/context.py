@@ -263,8 +263,8 @@ def _settle(place: str | None) -> None:
         import _locale  # to load `locale` takes each worker 1 ms and 1.3 MB
 
         if _locale.setlocale(_locale.LC_ALL) != place:
-            error: type[Exception] = _locale.Error  # type: ignore[attr-defined]
-            with contextlib.suppress(error):  # each system has its own
+            # Each system has its own.
+            with contextlib.suppress(_locale.Error):  # type: ignore[attr-defined]
                 _locale.setlocale(_locale.LC_ALL, place)
 
 

@@ -27,6 +27,23 @@ _STAY, _LONG = 1e-3, 1.0
 new place turns out to be shared too, which it is where all processors are busy."""
 
 
+def move() -> bool:
+    """Have this thread go on on another processor, if it may; return whether that was done."""
+    try:
+        with open("/proc/thread-self/stat", "rb") as file:
+            here = int(file.read().rpartition(b")")[2].split()[36])
+        allowed = os.sched_getaffinity(0)
+        others = allowed - {here}
+        if others:
+            try:
+                os.sched_setaffinity(0, others)
+            finally:
+                os.sched_setaffinity(0, allowed)
+    except Exception:  # not Linux, or not all of it, or forbidden: no worker may be lost for this
+        return False
+    return bool(others)
+
+
 class Seat:
     """Where a worker sits, and whether it would better sit elsewhere.
 
@@ -36,10 +53,10 @@ class Seat:
     def __init__(
         self,
         watch: Callable[..., object] = wire.heed,
-        leave: Callable[[], bool] | None = None,
+        leave: Callable[[], bool] = move,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        self._watch, self._leave, self._clock = watch, leave or move, clock
+        self._watch, self._leave, self._clock = watch, leave, clock
         self.answered = self.moved = float("-inf")
         self.quick = False  # whether calls follow each other, and each is soon over
         self.losses = self.gains = 0  # such calls in a row that found it shared, or not
@@ -64,7 +81,7 @@ class Seat:
                 self.stay = _STAY
 
     def _shared(self) -> float:
-        """Return for how long to look on, as somebody else has had the processor."""
+        """Return until when to look on, 0.0 for no longer: somebody else has had the processor."""
         now = self._clock()
         self.gains = 0
         self.losses += self.quick
@@ -73,21 +90,4 @@ class Seat:
         self.losses = 0
         self.stay = min(2 * self.stay, _LONG)
         self.moved = now
-        return wire.HEED if self._leave() else 0.0
-
-
-def move() -> bool:
-    """Have this thread go on on another processor, if it may; return whether that was done."""
-    try:
-        with open("/proc/thread-self/stat", "rb") as file:
-            here = int(file.read().rpartition(b")")[2].split()[36])
-        allowed = os.sched_getaffinity(0)
-        others = allowed - {here}
-        if others:
-            try:
-                os.sched_setaffinity(0, others)
-            finally:
-                os.sched_setaffinity(0, allowed)
-    except Exception:  # not Linux, or not all of it, or forbidden: no worker may be lost for this
-        return False
-    return bool(others)
+        return self._clock() + wire.HEED if self._leave() else 0.0

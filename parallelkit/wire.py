@@ -188,8 +188,8 @@ def heed(
     """Return what there is to be seen within `seconds`, if anything, looking all the time.
 
     Or sooner, if somebody else has a use for the processor: above all the other end, which would
-    be woken on another one if this end slept.  Then `crowded` says for how many seconds more to
-    look: 0.0, unless it is given.
+    be woken on another one if this end slept.  Then `crowded` says until when to look on, as a time
+    of `perf_counter`; no longer, unless it is given.
     """
     now = perf_counter()
     end = now + seconds
@@ -198,11 +198,9 @@ def heed(
         _give_way()
         now = perf_counter()
         if now - before > _TAKEN:
-            more = crowded()
-            if more <= 0.0:
+            end = crowded()
+            if now >= end:
                 return look()
-            now = perf_counter()
-            end = now + more
     return found
 
 

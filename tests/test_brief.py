@@ -16,6 +16,7 @@ import pytest
 import scripts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kept import ready
 
 import parallelkit
 from parallelkit import brief, options, pmap, wire
@@ -69,16 +70,6 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> Attempts:
 
     monkeypatch.setattr(Repeated, "attempt", watched)
     return counted
-
-
-def ready(fn: Any, items: Any, workers: int) -> list[Any]:
-    """Call until the next call like it is begun without an engine; return the last results."""
-    for _ in range(1000):
-        results = pmap(fn, items, workers=workers)
-        run = warm.parked()
-        if isinstance(run, Repeated) and run.call and len(run.links) >= min(workers, len(items)):
-            return results
-    raise AssertionError("no run was kept")
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 20])

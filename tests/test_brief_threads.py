@@ -12,10 +12,10 @@ from typing import Any
 
 import faults
 import pytest
+from kept import ready
 
 from parallelkit import brief, pmap
 from parallelkit.backends import repeated, warm
-from parallelkit.backends.repeated import Repeated
 
 SAME = lambda x: x
 
@@ -24,16 +24,6 @@ SAME = lambda x: x
 def limit() -> Iterator[None]:
     with faults.limited():
         yield
-
-
-def ready(fn: Any, items: Any, workers: int) -> list[Any]:
-    """Call until the next call like it is begun without an engine; return the last results."""
-    for _ in range(1000):
-        results = pmap(fn, items, workers=workers)
-        run = warm.parked()
-        if isinstance(run, Repeated) and run.call and len(run.links) >= min(workers, len(items)):
-            return results
-    raise AssertionError("no run was kept")
 
 
 @pytest.mark.parametrize("interval", [1e-6, 5e-3])

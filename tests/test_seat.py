@@ -30,7 +30,7 @@ class World:
         self.shared = False
         self.leaves = leaves
         self.moves: list[float] = []
-        self.looks: list[float] = []  # for how many seconds it was to look on, each time
+        self.looks: list[float] = []  # until when it was to look on, each time
         self.seat = Seat(self.watch, self.leave, lambda: self.now)
 
     def watch(self, look: Callable[[], object], crowded: Callable[[], float]) -> object:

@@ -227,9 +227,9 @@ def test_who_looks_leaves_the_processor_to_others_and_looks_once_more(monkeypatc
     assert wire.heed(lambda: next(seen), seconds=60.0) == ["late"]
 
 
-def test_who_looks_goes_on_for_as_long_as_is_said(monkeypatch):
+def test_who_looks_goes_on_until_it_is_told(monkeypatch):
     monkeypatch.setattr(wire, "_give_way", taking_its_time)
-    said = [60.0, 60.0, 0.0]
+    said = [perf_counter() + 60.0, perf_counter() + 60.0, 0.0]
     looks = []
 
     assert wire.heed(lambda: looks.append(1), seconds=60.0, crowded=lambda: said.pop(0)) is None

@@ -30,6 +30,10 @@ from .warm import Link
 
 SOON = 5e-3  # seconds until an engine takes over, which looks after memory and shares work anew
 
+RAPID = 400e-6
+"""Seconds for which a caller does not sleep where one call follows the other: in 300 us a worker
+has moved to another processor."""
+
 
 def opened(root: tuple[Any, ...], most: int, share: int, settings: Settings) -> Processes:
     """Return worker processes for a run, perhaps those of the last, as they stand there."""
@@ -44,11 +48,6 @@ def opened(root: tuple[Any, ...], most: int, share: int, settings: Settings) -> 
             return parked
         parked.dissolve()
     return Repeated(parts, root, most, share, settings)
-
-
-RAPID = 400e-6
-"""Seconds for which a caller does not sleep where one call follows the other: in 300 a worker has
-moved to another processor."""
 
 
 class Repeated(Processes):
@@ -116,7 +115,8 @@ class Repeated(Processes):
             if all(theirs) and len(spans) <= len(links):
                 self._begin()
                 self._send_all(column, spans)
-                results = self._results() if self._soon() else None
+                soon = self._soon(self.call.rapid(len(column)))
+                results = self._results() if soon else None
                 self.midst = False
             begun = bool(self.under_way)  # now: once it is closed, it is anybody's
             if not begun:
@@ -137,10 +137,9 @@ class Repeated(Processes):
                 self.unsaid.discard(number)
         self.hasty = False
 
-    def _soon(self) -> bool:
+    def _soon(self, rapid: bool) -> bool:
         """Wait for what was sent; return whether all of it was plain and soon here."""
         waiting, plain = set(self.under_way), True
-        rapid = self.call.rapid(sum(map(len, self.under_way.values())))
         while waiting and plain:
             found = self._heeded(rapid) if self.call.heedful else []
             found = found or self.selector.select(SOON)
@@ -159,7 +158,7 @@ class Repeated(Processes):
         if not rapid:
             return wire.heed(self._look)
         end = perf_counter() + RAPID
-        return wire.heed(self._look, RAPID, lambda: end - perf_counter())
+        return wire.heed(self._look, RAPID, lambda: end)
 
     def _look(self) -> list[Any]:
         return self.selector.select(0)
